@@ -1,0 +1,58 @@
+"""SLATE's discrete VAE: an image becomes a grid of tokens, 4x4 pixels each, and tokens become an image."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paper_lib.models.init import conv2d
+
+
+class ConvBlock(nn.Module):
+    """Convolution without bias, group norm with one group, ReLU. Parameter names as in the authors' code (`m` is the convolution)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
+        super().__init__()
+        self.m = conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False, kaiming=True)
+        self.weight = nn.Parameter(torch.ones(out_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(F.group_norm(self.m(x), 1, self.weight, self.bias))
+
+
+class DVAE(nn.Module):
+    """Encoder (B, 3, H, W) -> logits (B, vocab, H/4, W/4); decoder: (relaxed) one-hot tokens (B, vocab, H/4, W/4) -> image (B, 3, H, W).
+
+    Source: Ramesh et al. 2021; the layers of the authors' SLATE code.
+    """
+
+    def __init__(self, vocab_size: int, channels: int = 3, width: int = 64):
+        super().__init__()
+        w = width
+        self.encoder = nn.Sequential(ConvBlock(channels, w, 4, 4), *[ConvBlock(w, w, 1) for _ in range(6)], conv2d(w, vocab_size, 1))
+        self.decoder = nn.Sequential(
+            ConvBlock(vocab_size, w, 1), ConvBlock(w, w, 3, 1, 1), ConvBlock(w, w, 1), ConvBlock(w, w, 1), ConvBlock(w, 4 * w, 1), nn.PixelShuffle(2),
+            ConvBlock(w, w, 3, 1, 1), ConvBlock(w, w, 1), ConvBlock(w, w, 1), ConvBlock(w, 4 * w, 1), nn.PixelShuffle(2),
+            conv2d(w, channels, 1),
+        )  # fmt: skip
+
+    def log_probs(self, image: Tensor) -> Tensor:
+        """image (B, 3, H, W) in [0, 1] -> log-probabilities of the tokens (B, vocab, H/4, W/4)."""
+        return F.log_softmax(self.encoder(image), dim=1)
+
+
+def gumbel_like(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard Gumbel noise in the shape of `logits`."""
+    tiny = torch.finfo(logits.dtype).tiny
+    return -(torch.empty_like(logits).exponential_(generator=generator) + tiny).log()
+
+
+def gumbel_softmax(logits: Tensor, tau: float, hard: bool = False, dim: int = 1) -> Tensor:
+    """A relaxed sample of the categorical distribution along `dim`; `hard` makes it one-hot forward and keeps the relaxed gradient."""
+    soft = F.softmax((logits + gumbel_like(logits)) / tau, dim)
+    if not hard:
+        return soft
+    one_hot = torch.zeros_like(soft).scatter_(dim, soft.argmax(dim, keepdim=True), 1.0)
+    return one_hot - soft.detach() + soft

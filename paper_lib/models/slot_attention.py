@@ -1,0 +1,91 @@
+"""Slot attention (Locatello et al. 2020) as a fixed point: a cell that is iterated, a solver that iterates it, an adjoint that differentiates it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paper_lib.fixed_point import Anderson, Broyden, Implicit, Iteration, Neumann, Solution, Unrolled, check_pair, fixed_point
+from paper_lib.models.init import gru_cell, linear
+
+# Table 2: how the fixed point is found, and how its gradient is estimated; n bounds the steps of each. Names as in the paper; the A's are ours.
+VARIANTS = {
+    "vanilla": lambda n: (Iteration(n), Unrolled()),
+    "IB": lambda n: (Iteration(n), Implicit(Broyden(n))),
+    "BB": lambda n: (Broyden(n), Implicit(Broyden(n))),
+    "IN": lambda n: (Iteration(n), Neumann()),
+    "BN": lambda n: (Broyden(n), Neumann()),
+    "AA": lambda n: (Anderson(n), Implicit(Anderson(n))),
+    "AN": lambda n: (Anderson(n), Neumann()),
+}
+
+
+def variant(name: str, num_iterations: int):
+    """(solver, adjoint) of a row of Table 2."""
+    if name not in VARIANTS:
+        raise ValueError(f"unknown variant {name!r}: choose from {', '.join(VARIANTS)}")
+    return VARIANTS[name](num_iterations)
+
+
+class SlotAttention(nn.Module):
+    """Slots compete for the inputs through attention and are updated by a GRU, again and again.
+
+    input_size, slot_size, mlp_hidden_size   features of inputs, slots and the residual MLP
+    solver, adjoint                          any pair of `paper_lib.fixed_point`
+    num_heads                                attention heads; the softmax runs over heads and slots together, as SLATE's
+    epsilon                                  added to the attention before the weighted mean is normalised
+
+    Source: Locatello et al., Algorithm 1; the parameters keep the names of the authors' SLATE code.
+    """
+
+    def __init__(self, input_size: int, slot_size: int, mlp_hidden_size: int, solver, adjoint, num_heads: int = 1, epsilon: float = 1e-8):
+        super().__init__()
+        check_pair(solver, adjoint)
+        if slot_size % num_heads:
+            raise ValueError(f"slot_size {slot_size} is not a multiple of num_heads {num_heads}")
+        self.solver, self.adjoint = solver, adjoint
+        self.num_heads, self.epsilon = num_heads, epsilon
+        self.norm_inputs = nn.LayerNorm(input_size)
+        self.norm_slots = nn.LayerNorm(slot_size)
+        self.norm_mlp = nn.LayerNorm(slot_size)
+        self.project_q = linear(slot_size, slot_size, bias=False)
+        self.project_k = linear(input_size, slot_size, bias=False)
+        self.project_v = linear(input_size, slot_size, bias=False)
+        self.gru = gru_cell(slot_size, slot_size)
+        self.mlp = nn.Sequential(linear(slot_size, mlp_hidden_size, kaiming=True), nn.ReLU(), linear(mlp_hidden_size, slot_size))
+
+    def forward(self, inputs: Tensor, slots: Tensor) -> Solution:
+        """inputs (B, N, input_size), initial slots (B, K, slot_size) -> Solution: `.value` (B, K, slot_size), `.aux` the masks (B, N, K)."""
+        return fixed_point(self.cell(inputs), slots, solver=self.solver, adjoint=self.adjoint, has_aux=True)
+
+    def cell(self, inputs: Tensor):
+        """The map to iterate, slots -> (slots, masks), for inputs (B, N, input_size): they are projected once."""
+        inputs = self.norm_inputs(inputs)
+        k = self._heads(self.project_k(inputs)) * (self.project_k.out_features // self.num_heads) ** -0.5
+        v = self._heads(self.project_v(inputs))
+        return lambda slots: self.step(slots, k, v)
+
+    def step(self, slots: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """One refinement. slots (B, K, D), keys (scaled) and values (B, heads, N, D / heads) -> slots (B, K, D), masks (B, N, K) summed over heads."""
+        B, K, D = slots.shape
+        q = self._heads(self.project_q(self.norm_slots(slots)))
+        logits = k @ q.transpose(-1, -2)  # (B, heads, N, K)
+        attn = logits.transpose(1, 2).flatten(2).softmax(-1).view(B, -1, self.num_heads, K).transpose(1, 2)
+        weights = attn + self.epsilon
+        weights = weights / weights.sum(-2, keepdim=True)  # each slot's weights over the inputs sum to one
+        updates = (weights.transpose(-1, -2) @ v).transpose(1, 2).reshape(B, K, D)
+        slots = self._gru(updates, slots)
+        return slots + self.mlp(self.norm_mlp(slots)), attn.sum(1)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def _gru(self, x: Tensor, h: Tensor) -> Tensor:
+        # nn.GRUCell's own formula, written out: on a GPU its fused kernel has no forward-mode derivative, which `spectral_norm` needs
+        gru = self.gru
+        input_r, input_z, input_n = F.linear(x, gru.weight_ih, gru.bias_ih).chunk(3, -1)
+        hidden_r, hidden_z, hidden_n = F.linear(h, gru.weight_hh, gru.bias_hh).chunk(3, -1)
+        update = torch.sigmoid(input_z + hidden_z)
+        candidate = torch.tanh(input_n + torch.sigmoid(input_r + hidden_r) * hidden_n)
+        return candidate + update * (h - candidate)
