@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from paper_lib.fixed_point.solvers import Iteration, Result
 
@@ -71,6 +70,9 @@ class Implicit:
 
     solver: Any
 
+    def __post_init__(self):
+        _check_object("Implicit", self.solver, "solve")
+
     def check(self, solver) -> None:
         pass
 
@@ -106,9 +108,13 @@ class Solution:
 def check_pair(solver, adjoint) -> None:
     """ValueError, with the reason, if this solver and this adjoint make no sense together."""
     for name, part, method in (("solver", solver, "solve"), ("adjoint", adjoint, "check")):
-        if isinstance(part, type) or not hasattr(part, method):
-            raise TypeError(f"{name}: expected an object such as Iteration(7) or Neumann(), got {part!r}")
+        _check_object(name, part, method)
     adjoint.check(solver)
+
+
+def _check_object(name: str, part, method: str) -> None:
+    if isinstance(part, type) or not hasattr(part, method):
+        raise TypeError(f"{name}: expected an object such as Iteration(7) or Neumann(), got {part!r}")
 
 
 def fixed_point(f, z0: Tensor, *, solver, adjoint, has_aux: bool = False) -> Solution:
@@ -176,6 +182,7 @@ class _SendBack(torch.autograd.Function):
         return fz.view_as(fz)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g):
+        if torch.is_grad_enabled():  # create_graph: u would pass for a constant, and a second derivative be silently wrong
+            raise RuntimeError("create_graph=True: Implicit and Neumann (beyond its plain first term) have no second derivatives; use Unrolled()")
         return ctx.solve(g), None

@@ -38,7 +38,8 @@ class Result:
 
 def _flat(z: Tensor) -> Tensor:
     """(batch, ...) -> (batch, dim), in float32 at least: half precision is too coarse for norms and inner products."""
-    z = z.detach().flatten(1)
+    z = z.detach()
+    z = z.flatten(1) if z.dim() > 1 else z[:, None]
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 
@@ -85,7 +86,7 @@ class Iteration:
                 z = torch.where(_like(active, z), fz, z)
                 residuals.append(torch.where(active, residual, residuals[-1]) if residuals else residual)
                 steps = steps + active
-                active = active & ~(residual <= self.tol)
+                active = active & ~(residual <= self.tol) & ~residual.isnan()
                 if not active.any():
                     break
             else:
@@ -190,12 +191,16 @@ class _Search:
         self.best, self.lowest = self.z, residual
         self.initial, self.residuals = residual, []
         self.steps = torch.zeros(len(z0), dtype=torch.int64, device=z0.device)
-        self.failed = ~residual.isfinite()
+        self.failed = self._broken(residual)
         self.active = ~self.failed & ~(residual <= tol)
 
     def _evaluate(self, z: Tensor) -> tuple[Tensor, Tensor]:
         fz = _flat(self.f(z.to(self.like.dtype).view_as(self.like)))
         return fz - z, relative_residual(z, fz)
+
+    def _broken(self, residual: Tensor) -> Tensor:
+        """Where f is not finite. An infinite residual alone is no failure: f(z) = 0 has one."""
+        return residual.isnan() | ~self.g.isfinite().all(1)
 
     def fail(self, samples: Tensor) -> None:
         """Stop these samples (batch,), if they are still searching."""
@@ -216,7 +221,7 @@ class _Search:
         better = self.active & (residual < self.lowest)
         self.best = torch.where(better[:, None], z, self.best)
         self.lowest = torch.where(better, residual, self.lowest)
-        self.fail(~residual.isfinite())
+        self.fail(self._broken(residual))
         self.active = self.active & ~(residual <= self.tol)
         return True
 

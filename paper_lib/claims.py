@@ -1,0 +1,95 @@
+"""How each of the paper's claims is judged: its words, our statistic, the threshold; written before the runs were made.
+
+A statistic is computed for each seed. Over seeds it gets a mean and a 95% bootstrap interval, and the verdict follows from that interval alone:
+"supported" if it lies wholly on the claim's side of the threshold, "not supported" if wholly on the other, else "inconclusive"; with fewer than
+three seeds always "inconclusive". A small scale is no reason for another threshold: the verdict is about this scale, and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+MIN_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Claim:
+    """number: as in the design (C1 ...); words: what the paper says; statistic: what we compute for each seed; the claim holds `below` or above `threshold`."""
+
+    number: str
+    words: str
+    statistic: str
+    threshold: float
+    below: bool
+
+    def judge(self, values) -> dict:
+        """One row of a claims table from the statistic's values (one a seed; nan for a seed that has none, which decides nothing)."""
+        values = np.asarray(values, dtype=float)
+        values = values[np.isfinite(values)]
+        mean, low, high = bootstrap_mean(values)
+        inside, outside = (high < self.threshold, low >= self.threshold) if self.below else (low > self.threshold, high <= self.threshold)
+        verdict = "inconclusive"
+        if len(values) >= MIN_SEEDS:
+            verdict = "supported" if inside else "not supported" if outside else "inconclusive"
+        return {
+            "claim": self.number,
+            "the paper says": self.words,
+            "statistic": self.statistic,
+            "holds if": f"{'<' if self.below else '>'} {self.threshold:g}",
+            "mean": f"{mean:.3g}",
+            "95% interval": f"[{low:.3g}, {high:.3g}]",
+            "seeds": len(values),
+            "verdict": verdict,
+        }
+
+
+C1_VANILLA_GROWS = Claim(
+    "C1", "the spectral norm of vanilla's Jacobian grows", "vanilla: spectral norm, last third of training / first third", 1.25, below=False
+)
+C1_IMPLICIT_STAYS = Claim(
+    "C1", "implicit's does not", "implicit: spectral norm, last third of training / first third", 1.25, below=True
+)  # fmt: skip
+C1_TRAINS_BETTER = Claim(
+    "C1", "implicit trains far better", "validation cross entropy, last tenth of training: implicit / vanilla", 0.8, below=True
+)  # fmt: skip
+C4_CLOSE_TO_ZERO = Claim(
+    "C4", "the forward residual is close to zero", "implicit: relative residual at iteration {n}, last third of training", 0.1, below=True
+)
+C4_STABLE = Claim("C4", "and stable", "implicit: relative residual at iteration {n}, last third of training / first third", 1.5, below=True)
+# measured once, not over seeds: judged on the repeats' medians
+C2_LIMITS = {"implicit": 0.1, "vanilla": 0.8}  # exponent of n: flat below, linear above
+
+
+def thirds(curve: pd.Series) -> float:
+    """Mean over the last third of training divided by the mean over the first, of a curve indexed by step; nan if either is missing."""
+    curve = curve.dropna()
+    if curve.empty:
+        return float("nan")
+    end = curve.index[-1]
+    return curve[curve.index > 2 * end / 3].mean() / curve[curve.index <= end / 3].mean()
+
+
+def last(curve: pd.Series, part: float) -> float:
+    """Mean over the last `part` of training of a curve indexed by step."""
+    curve = curve.dropna()
+    return curve[curve.index > (1 - part) * curve.index[-1]].mean() if len(curve) else float("nan")
+
+
+def bootstrap_mean(values: np.ndarray, draws: int = 10_000, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of the values and the percentile bootstrap interval of that mean; nan for no values. Deterministic."""
+    if not len(values):
+        return (float("nan"),) * 3
+    resampled = np.random.default_rng(0).choice(values, (draws, len(values))).mean(1)
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return float(values.mean()), float(low), float(high)
+
+
+def sentence(row: dict) -> str:
+    """A row of `judge` in words."""
+    return (
+        f'{row["claim"]}, "{row["the paper says"]}": {row["verdict"]} at this scale. {row["statistic"]}: {row["mean"]}, 95% interval {row["95% interval"]} '
+        f"over {row['seeds']} seed(s); the claim holds if {row['holds if']}."
+    )

@@ -1,0 +1,107 @@
+"""Time and memory of slot attention's forward and backward pass against the number of iterations (Table 1), measured."""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from paper_lib.models import SlotAttention, variant
+
+
+@dataclass(frozen=True)
+class ComplexityRun:
+    """What is measured: slot attention alone, float32, at these sizes, for each variant and number of iterations; medians over `repeats`."""
+
+    variants: tuple[str, ...] = ("vanilla", "IN")
+    iterations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    batch: int = 50
+    tokens: int = 256
+    slots: int = 7
+    size: int = 192
+    repeats: int = 15
+    seed: int = 0
+
+    kind = "complexity"
+
+
+def measure(config: ComplexityRun, device: str = "cpu") -> pd.DataFrame:
+    """One row for each variant and n: forward_s, backward_s (medians over repeats, seconds) with their quartiles, and memory_bytes.
+
+    memory_bytes is what the forward pass keeps for the backward pass: on a CPU the bytes of the saved tensors, weights and inputs aside; on a GPU the
+    allocator's peak over a forward and backward pass, above what was allocated before.
+    """
+    c = config
+    cases = [(name, n) for n in c.iterations for name in c.variants]
+    samples: dict[tuple, list] = {case: [] for case in cases}
+    memory: dict[tuple, int] = {}
+    with tqdm(total=len(cases) * (c.repeats + 1), desc="complexity", unit="pass") as progress:
+        for repeat in range(-1, c.repeats):  # cases take turns, so that a slow moment of the machine touches all; the first round warms up
+            for name, n in cases:
+                module, inputs, slots = _build(c, name, n, device)
+                if repeat < 0:
+                    memory[name, n] = _memory(module, inputs, slots)
+                else:
+                    samples[name, n].append(_seconds(module, inputs, slots))
+                progress.update()
+    rows = []
+    for name, n in cases:
+        times = pd.DataFrame(samples[name, n], columns=["forward_s", "backward_s"])
+        quartiles = {f"{column}_q{q}": times[column].quantile(q / 100) for column in times for q in (25, 75)}
+        rows.append({"variant": name, "n": n, **times.median().to_dict(), **quartiles, "memory_bytes": memory[name, n]})
+    return pd.DataFrame(rows)
+
+
+def saved_bytes(forward) -> int:
+    """Bytes of the tensors that `forward()` saves for its backward pass, each storage once, without those of leaves (weights, inputs)."""
+    storages: dict[int, int] = {}
+    kept = []  # a freed storage's address could be taken by the next: keep all until they are counted
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not tensor.is_leaf:
+            kept.append(tensor)
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward()
+    return sum(storages.values())
+
+
+def peak_memory(device: str = "cpu") -> int:
+    """Bytes: the process's largest resident set so far, or on a GPU the allocator's peak."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _build(c: ComplexityRun, name: str, n: int, device: str):
+    torch.manual_seed(c.seed)
+    module = SlotAttention(c.size, c.size, c.size, *variant(name, n)).to(device)
+    return module, torch.randn(c.batch, c.tokens, c.size, device=device), torch.randn(c.batch, c.slots, c.size, device=device)
+
+
+def _memory(module, inputs: Tensor, slots: Tensor) -> int:
+    if inputs.device.type == "cpu":
+        return saved_bytes(lambda: module(inputs, slots).value.sum())
+    torch.cuda.reset_peak_memory_stats(inputs.device)
+    before = torch.cuda.memory_allocated(inputs.device)
+    module(inputs, slots).value.sum().backward()
+    return torch.cuda.max_memory_allocated(inputs.device) - before
+
+
+def _seconds(module, inputs: Tensor, slots: Tensor) -> tuple[float, float]:
+    wait = torch.cuda.synchronize if inputs.device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    loss = module(inputs, slots).value.square().mean()
+    wait()
+    middle = time.perf_counter()
+    loss.backward()
+    wait()
+    return middle - start, time.perf_counter() - middle

@@ -1,0 +1,167 @@
+"""Every run of every figure, as data: one config per run, per profile; and which runs each notebook shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+
+import torch
+
+from paper_lib.complexity import ComplexityRun
+from paper_lib.models import SLATEConfig
+from paper_lib.training.config import DataConfig, TrainingConfig
+from paper_lib.training.dvae import DVAERun
+from paper_lib.training.slate import SLATERun
+
+# What each profile is, for captions and the README. smoke: every code path, for tests; quick: everything from scratch on two cores; cpu: the results
+# that are committed; paper: the paper's own setting, for a GPU.
+PROFILES = {
+    "smoke": "smoke test: a few steps on 16x16 scenes; shows that the code runs, nothing else",
+    "quick": "quick: short runs at 32x32 with a frozen dVAE, one seed; shows that everything works, no more",
+    "cpu": "small scale: 32x32, 3,000 steps, frozen dVAE; not the paper's 64x64 and 96x96 and 250,000 steps",
+    "paper": "the paper's scale: 250,000 steps, dVAE trained jointly",
+}
+DEFAULT_SEEDS = {"smoke": (0,), "quick": (0,), "cpu": (0, 1, 2), "paper": (0, 1, 2, 3)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a notebook's parameters ask for, checked; see `setting`."""
+
+    profile: str
+    seeds: tuple[int, ...]
+    device: str
+    if_missing: str
+    overrides: dict
+
+    @property
+    def caption(self) -> str:
+        """The line under a figure that says how small its scale is and that its scenes are generated."""
+        return f"Generated CLEVR-Mirror scenes (not the authors' files). Scale: {PROFILES[self.profile]}."
+
+
+def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: str = "error", overrides: dict | None = None) -> Setting:
+    """A notebook's parameters, checked. Raises ValueError with the remedy for one that makes no sense.
+
+    profile     smoke, quick, cpu or paper
+    seeds       a seed or a list of seeds; None takes the profile's own
+    device      "cpu", "cuda", "cuda:1", ...
+    if_missing  what to do about a run without results: "error" says how to get it, "train" trains it
+    overrides   changes to every training run by dotted name, such as {"training.steps": 500, "model.num_slots": 5}
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
+    if seeds is None:
+        seeds = DEFAULT_SEEDS[profile]
+    seeds = (seeds,) if isinstance(seeds, int) else seeds
+    if not isinstance(seeds, (list, tuple)) or not seeds or any(type(s) is not int or s < 0 for s in seeds) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be a non-negative integer or a list of different ones, such as [0, 1, 2]; got {seeds!r}")
+    try:
+        available = torch.device(device).type in ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"unknown device {device!r}: use 'cpu', 'cuda' or 'cuda:<index>'") from error
+    if not available:
+        raise ValueError(f"device {device!r} is not available here: use 'cpu', or a machine with a GPU and a CUDA build of torch")
+    if if_missing not in ("error", "train"):
+        raise ValueError(f"if_missing must be 'error' or 'train', got {if_missing!r}")
+    return Setting(profile, tuple(seeds), device, if_missing, dict(overrides or {}))
+
+
+# ---- the profiles' sizes ----
+
+_DATA = {
+    "smoke": DataConfig(size=16, num_scenes=60, min_objects=3, max_objects=4, samples_per_pixel=4),
+    "quick": DataConfig(size=32, num_scenes=1_400, min_objects=3, max_objects=6, samples_per_pixel=25),
+    "cpu": DataConfig(size=32, num_scenes=7_858, min_objects=3, max_objects=6, samples_per_pixel=36),
+    "paper": DataConfig(size=64, num_scenes=100_000),
+}
+_NO_TRICKS = dict(warmup_steps=0, clip=None, lr_decay_epochs=None)
+
+
+def dvae(setting: Setting) -> DVAERun | None:
+    """The dVAE that all runs of a profile share, frozen; None where each trains its own, as the authors do."""
+    # design: lr, temperature and number of codes are those at which a small dVAE does not collapse
+    small = dict(data=_DATA[setting.profile], lr=3e-3, tau_start=2.0, tau_final=0.5)
+    return {
+        "smoke": DVAERun(**small, vocab_size=16, tau_steps=6, eval_images=8, sample_images=4, min_codes=1, max_mse_fraction=1e3,
+                         training=TrainingConfig(steps=6, batch_size=4, log_every=3, eval_every=3, **_NO_TRICKS)),
+        "quick": DVAERun(**small, vocab_size=64, tau_steps=1_200,
+                         training=TrainingConfig(steps=1_200, batch_size=16, eval_every=200, **_NO_TRICKS)),
+        "cpu": DVAERun(**small, vocab_size=128, tau_steps=6_000,
+                       training=TrainingConfig(steps=6_000, batch_size=16, eval_every=200, **_NO_TRICKS)),
+        "paper": None,
+    }[setting.profile]  # fmt: skip
+
+
+def slate(setting: Setting, variant: str, seed: int, **changes) -> SLATERun:
+    """SLATE on CLEVR-Mirror. `changes` and the setting's overrides by dotted name, with __ for the dot in `changes`: model__num_iterations=1."""
+    data, frozen = _DATA[setting.profile], dvae(setting)
+    small = dict(d_model=64, slot_size=64, mlp_hidden_size=64, num_slots=7, num_dec_blocks=4, num_heads=4)
+    config = {
+        "smoke": lambda: SLATERun(
+            SLATEConfig(image_size=16, vocab_size=16, d_model=16, slot_size=16, mlp_hidden_size=16, num_slots=3, num_dec_blocks=1, num_heads=2),
+            data, TrainingConfig(steps=6, batch_size=4, log_every=1, eval_every=2, **_NO_TRICKS), frozen, lr=1e-3,
+            eval_images=8, jacobian_images=2, regenerate_images=4, sample_images=4),
+        "quick": lambda: SLATERun(
+            SLATEConfig(image_size=32, vocab_size=64, **small), data, TrainingConfig(steps=400, batch_size=32, eval_every=50, **_NO_TRICKS), frozen,
+            lr=1e-3, eval_images=128, jacobian_images=16, regenerate_images=64, sample_images=8),
+        "cpu": lambda: SLATERun(
+            SLATEConfig(image_size=32, vocab_size=128, **small), data, TrainingConfig(steps=3_000, batch_size=32, eval_every=100, **_NO_TRICKS), frozen,
+            lr=1e-3),
+        "paper": lambda: SLATERun(
+            SLATEConfig(image_size=64, vocab_size=4096, num_dec_blocks=8, num_heads=8), data, TrainingConfig(log_every=250, eval_every=2_500)),
+    }[setting.profile]()  # fmt: skip
+    changes = {name.replace("__", "."): value for name, value in changes.items()}
+    return override(config, {"model.variant": variant, "seed": seed} | changes | setting.overrides)
+
+
+def complexity(setting: Setting) -> ComplexityRun:
+    """Time and memory of slot attention against the number of iterations, at the profile's sizes."""
+    return {
+        "smoke": ComplexityRun(batch=2, tokens=16, size=16, iterations=(1, 2, 4), repeats=2),
+        "quick": ComplexityRun(batch=8, tokens=64, size=64, repeats=5),
+        "cpu": ComplexityRun(batch=32, tokens=64, size=64, repeats=15),
+        "paper": ComplexityRun(batch=50, tokens=256, slots=12, size=192, repeats=15),
+    }[setting.profile]
+
+
+# ---- which runs a notebook shows ----
+
+
+def vanilla_and_implicit(setting: Setting) -> dict[str, list[SLATERun]]:
+    """The pair that most figures compare: method -> one run a seed."""
+    return {name: [slate(setting, name, seed) for seed in setting.seeds] for name in ("vanilla", "IN")}
+
+
+NOTEBOOKS = {
+    "fig01_overview": vanilla_and_implicit,
+    "tab01_complexity": lambda setting: {"complexity": [complexity(setting)]},
+    "fig02_one_line": lambda setting: {},
+    "fig03a_residuals": vanilla_and_implicit,
+}
+
+
+def runs_of(notebook: str, setting: Setting) -> list:
+    """Every run that a notebook shows, those that others build on first, each once."""
+    if notebook not in NOTEBOOKS:
+        raise ValueError(f"unknown notebook {notebook!r}: choose from {', '.join(NOTEBOOKS)}")
+    configs: dict = {}
+    for group in NOTEBOOKS[notebook](setting).values():
+        for config in group:
+            needed = getattr(config, "dvae", None)
+            configs |= {c: None for c in (needed, config) if c is not None}
+    return list(configs)
+
+
+def override(config, changes: dict):
+    """A copy of a config with the fields named by dotted path changed. ValueError for a name that does not exist."""
+    for path, value in changes.items():
+        config = _set(config, path.split("."), value, path)
+    return config
+
+
+def _set(config, names: list[str], value, path: str):
+    known = [f.name for f in fields(config)] if is_dataclass(config) else []
+    if names[0] not in known:
+        raise ValueError(f"override {path!r}: {type(config).__name__} has no field {names[0]!r}; it has {', '.join(known) or 'none'}")
+    inner = value if len(names) == 1 else _set(getattr(config, names[0]), names[1:], value, path)
+    return replace(config, **{names[0]: inner})

@@ -1,0 +1,109 @@
+"""One style for all figures: one colour per method, seeds as bands, a caption that says the scale, PNG and PDF."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.ticker import MaxNLocator
+
+from paper_lib.files import whole
+from paper_lib.runs import ROOT, Run, results_root
+
+# The paper's colours: vanilla red, implicit blue. Lightness, line style and marker differ too, so that the curves can be told apart in grey.
+COLOURS = {"vanilla": "#d62728", "IN": "#1f4e9c", "BN": "#56a0d3", "BB": "#2e8b57", "IB": "#c58b1a", "AN": "#8a5fbf", "AA": "#6b6b6b"}
+LINES = {"vanilla": "--", "IN": "-", "BN": "-.", "BB": (0, (5, 1)), "IB": ":", "AN": (0, (3, 1, 1, 1)), "AA": (0, (1, 1))}
+MARKERS = {"vanilla": "s", "IN": "o", "BN": "^", "BB": "v", "IB": "D", "AN": "P", "AA": "X"}
+NAMES = {"vanilla": "vanilla", "IN": "implicit (IN)"}
+
+WIDTH = 6.75  # inches: the text width of a two-column paper
+
+
+def use_style() -> None:
+    """Fonts and lines for print at the text width."""
+    sns.set_theme(context="paper", style="ticks", font_scale=1.0)
+    plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.4, "figure.dpi": 130,
+                         "savefig.dpi": 200, "axes.titlesize": 9, "axes.titleweight": "bold", "pdf.fonttype": 42, "font.family": "DejaVu Sans"})  # fmt: skip
+
+
+def figure(rows: int = 1, columns: int = 1, height: float = 2.4, **kwargs):
+    """A figure of the text width in the common style, and its axes."""
+    use_style()
+    return plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **kwargs)
+
+
+def name(method: str) -> str:
+    return NAMES.get(method, method)
+
+
+def curves(runs: list[Run], column: str) -> pd.DataFrame:
+    """A metric over training: index step, one column a seed; rows where it was logged. A diverged run ends where it diverged."""
+    return pd.concat({run.config.seed: run.metrics.set_index("step")[column].dropna() for run in runs}, axis=1)
+
+
+def band(ax, method: str, values: pd.DataFrame, label: str | None = None, **kwargs) -> None:
+    """Mean over seeds (columns) as a line, their range as a band, with the number of seeds in the legend; a cross where a seed's curve ends early."""
+    seeds = values.shape[1]
+    text = f"{label or name(method)}, {seeds} seed{'s' if seeds > 1 else ''}"
+    ax.plot(values.index, values.mean(axis=1), color=COLOURS[method], linestyle=LINES[method], label=text, **kwargs)
+    if seeds > 1:
+        ax.fill_between(values.index, values.min(axis=1), values.max(axis=1), color=COLOURS[method], alpha=0.18, linewidth=0)
+    for seed in values:
+        curve = values[seed].dropna()
+        if len(curve) and curve.index[-1] < values.index[-1]:
+            ax.plot(curve.index[-1], curve.iloc[-1], "x", color=COLOURS[method], markersize=7, label=f"{name(method)}, seed {seed}: diverged here")
+
+
+def steps_axis(ax) -> None:
+    """A training-step axis: thousands with a comma, few ticks."""
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    ax.set_xlabel("training step")
+    ax.set_xlim(left=0)
+
+
+def pictures(ax, images: np.ndarray, title: str | None = None) -> None:
+    """uint8 images (n, H, W, 3) side by side, without smoothing."""
+    n, height, width, _ = images.shape
+    padded = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
+    ax.imshow(padded.transpose(1, 0, 2, 3).reshape(height, n * (width + 1), 3), interpolation="nearest")
+    ax.set_xticks([]), ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    if title:
+        ax.set_ylabel(title, rotation=0, ha="right", va="center")
+
+
+def figures_root() -> Path:
+    """figures/ in the project, or where the environment variable PAPER_FIGURES says."""
+    return Path(os.environ.get("PAPER_FIGURES", ROOT / "figures"))
+
+
+def save(fig, notebook: str, setting, part: str = "", caption: str | None = None) -> None:
+    """Write figures/<profile>/<notebook>[_part].png and .pdf, with the setting's caption line under the figure, where its scale and data are said."""
+    text = "\n".join(textwrap.wrap(caption or setting.caption, 130))
+    fig.supxlabel(text, fontsize=6, color="0.35", x=0.01, ha="left")
+    stem = figures_root() / setting.profile / "_".join(filter(None, [notebook, part]))
+    for suffix in (".png", ".pdf"):
+        with whole(stem.with_suffix(suffix)) as temporary:
+            # without a date in the file, the same figure is the same bytes
+            fig.savefig(temporary, metadata={"CreationDate": None} if suffix == ".pdf" else None)
+
+
+def save_table(table: pd.DataFrame, notebook: str, setting, part: str = "") -> pd.DataFrame:
+    """Write results/<profile>/tables/<notebook>[_part].csv, .md and .tex; returns the table for the notebook to show."""
+    stem = results_root() / setting.profile / "tables" / "_".join(filter(None, [notebook, part]))
+    content = {
+        ".csv": table.to_csv(index=False),
+        ".md": table.to_markdown(index=False) + "\n",
+        ".tex": table.to_latex(index=False, escape=True),
+    }
+    for suffix, text in content.items():
+        with whole(stem.with_suffix(suffix)) as temporary:
+            temporary.write_text(text)
+    return table
+

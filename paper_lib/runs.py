@@ -1,0 +1,226 @@
+"""Where a run's results live: run it, resume it, or load it.
+
+A run is a config. Its results are in results/<profile>/runs/<run id>/: config.json, metrics.csv, summary.json, samples.npz, weights.safetensors; while it
+trains, checkpoint.safetensors instead of the last ones. The run id ends in a hash of what the config says beyond the defaults, and of the data's version:
+figures that ask for the same run share it, and a new config field with a default leaves finished runs where they are. (So a default, once there are
+results, is for ever: a new value is a new field or an explicit setting.)
+
+    python -m paper_lib.runs cpu                  the profile's runs and their state
+    python -m paper_lib.runs cpu RUN_ID           run it, or resume it
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+
+from paper_lib import complexity, data, experiments
+from paper_lib.files import whole, write_json
+from paper_lib.training.checkpoint import load_tensors, model_weights, save_tensors
+from paper_lib.training.config import DataConfig
+from paper_lib.training.dvae import DVAETask
+from paper_lib.training.loop import train
+from paper_lib.training.slate import SLATETask
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def results_root() -> Path:
+    """results/ in the project, or where the environment variable PAPER_RESULTS says."""
+    return Path(os.environ.get("PAPER_RESULTS", ROOT / "results"))
+
+
+class MissingRun(FileNotFoundError):
+    """A run has no results, and nobody asked to train it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. summary: status ("finished" or "diverged"), final metrics, cost, provenance; metrics: one row every `log_every` steps."""
+
+    config: object
+    folder: Path
+    summary: dict
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "metrics.csv")
+
+    @property
+    def samples(self) -> dict[str, np.ndarray]:
+        with np.load(self.folder / "samples.npz", allow_pickle=False) as archive:
+            return dict(archive)
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The trained weights. Small runs' are committed only for dVAEs; elsewhere the run has to be trained here."""
+        path = self.folder / "weights.safetensors"
+        if not path.exists():
+            raise MissingRun(f"{path} is not there: weights of this run are not committed. Delete {self.folder} and train it again to get them.")
+        return load_tensors(path)[0]
+
+
+# ---- identity ----
+
+
+def identity(config) -> dict:
+    """What of a config differs from the defaults, with the kind of run and its data's version: what its hash is taken of."""
+    content = {"kind": config.kind} if hasattr(config, "kind") else {}
+    if isinstance(config, DataConfig):
+        content["version"] = data.version(config.name)
+    for f in fields(config):
+        value = getattr(config, f.name)
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        if is_dataclass(value):
+            inner = identity(value)
+            if inner or default is None:
+                content[f.name] = inner
+        elif value != default:
+            content[f.name] = value
+    return content
+
+
+def run_id(config) -> str:
+    """Such as slate-IN-seed0-1f2e3d4c5b: for people to read, and the hash of `identity` to be unique."""
+    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:10]
+    names = [config.kind, config.model.variant if hasattr(config, "model") else None, f"seed{config.seed}", digest]
+    return "-".join(name for name in names if name)
+
+
+# ---- run, resume or load ----
+
+
+def get(config, setting: experiments.Setting) -> Run:
+    """The run's results: loaded, or, with `if_missing="train"`, trained first, from its checkpoint if it was killed.
+
+    A second process that wants the same run waits for the first. Raises MissingRun with the remedy where nobody asked to train.
+    """
+    folder = results_root() / setting.profile / "runs" / run_id(config)
+    if not (folder / "summary.json").exists():
+        if setting.if_missing == "error":
+            raise MissingRun(
+                f"run {folder.name} of profile {setting.profile!r} has no results in {folder}"
+                f"{' (it was started and not finished)' if folder.exists() else ''}. Get it with `python -m paper_lib.runs {setting.profile} {folder.name}` "
+                f'if it is one of the profile\'s own, or set if_missing = "train" here.'
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{folder.name}.lock"):
+            if not (folder / "summary.json").exists():  # the process before us may have finished it
+                write_json(folder / "config.json", {"id": folder.name, "identity": identity(config), **asdict(config)})
+                with torch.random.fork_rng(), _one_thread(setting.device):
+                    summary = _perform(config, folder, setting)
+                write_json(folder / "summary.json", summary)
+                (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return Run(config, folder, json.loads((folder / "summary.json").read_text()))
+
+
+def get_all(groups: dict[str, list], setting: experiments.Setting) -> dict[str, list[Run]]:
+    """`get` for every run of a figure: name -> runs, in the order of the seeds."""
+    return {name: [get(config, setting) for config in configs] for name, configs in groups.items()}
+
+
+def _perform(config, folder: Path, setting: experiments.Setting) -> dict:
+    if config.kind == "complexity":
+        with whole(folder / "metrics.csv") as temporary:
+            complexity.measure(config, setting.device).to_csv(temporary, index=False, float_format="%.6g")
+        return {"status": "finished", "final": {}, **_provenance(config, setting.device)}
+
+    frozen = None
+    if config.kind == "slate" and config.dvae is not None:
+        run = get(config.dvae, setting)
+        if faults := config.dvae.faults(run.summary["final"]):
+            raise RuntimeError(f"dVAE {run.folder.name} fails its check, and nothing that is built on it would mean anything: {'; '.join(faults)}.")
+        frozen = run.weights
+    splits = {name: config.data.load(name) for name in ("train", "validation", "test")}
+    torch.manual_seed(config.seed)
+    task = DVAETask(config, splits["train"], splits["validation"]) if config.kind == "dvae" else SLATETask(config, *splits.values(), dvae_weights=frozen)
+    outcome = train(task, config.training, config.seed, folder, setting.device, description=folder.name)
+
+    checkpoint = folder / "checkpoint.safetensors"
+    final = {}
+    if checkpoint.exists():  # a run that diverged before its first evaluation has none
+        task.model.load_state_dict(model_weights(checkpoint))  # where a run diverged, pictures are of the last weights that were whole
+        task.model.eval()
+        final = pd.read_csv(folder / "metrics.csv").ffill().iloc[-1].to_dict() | (task.final() if hasattr(task, "final") else {})
+        with whole(folder / "samples.npz") as temporary:
+            np.savez_compressed(temporary, **task.samples())
+        save_tensors(folder / "weights.safetensors", task.model.state_dict())
+    return {**outcome, "final": final, "data": splits["train"].source, **_provenance(config, setting.device)}
+
+
+def _provenance(config, device: str) -> dict:
+    return {
+        "seed": config.seed,
+        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "peak_memory_bytes": complexity.peak_memory(device),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "mitsuba")}},
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _commit() -> str:
+    """The commit whose code ran; with "+" where the code was changed since."""
+    git = lambda *words: subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)  # noqa: E731
+    head = git("rev-parse", "HEAD")
+    if head.returncode:
+        return "unknown"
+    return head.stdout.strip() + ("+" if git("status", "--porcelain", "--", "paper_lib").stdout.strip() else "")
+
+
+class _one_thread:
+    """A run on a CPU uses one thread, whatever the machine: the same sums in the same order, and as many runs side by side as there are cores."""
+
+    def __init__(self, device: str):
+        self.before = torch.get_num_threads()
+        self.during = 1 if torch.device(device).type == "cpu" else self.before
+
+    def __enter__(self):
+        torch.set_num_threads(self.during)
+
+    def __exit__(self, *_):
+        torch.set_num_threads(self.before)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m paper_lib.runs", description="Run, resume or list the runs of a profile.")
+    parser.add_argument("profile", choices=experiments.PROFILES)
+    parser.add_argument("run_ids", nargs="*", metavar="RUN_ID", help="run these; without any, list the profile's runs")
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args(arguments)
+    setting = experiments.setting(given.profile, device=given.device, if_missing="train")
+    known = {run_id(config): config for notebook in experiments.NOTEBOOKS for config in experiments.runs_of(notebook, setting)}
+    if unknown := [name for name in given.run_ids if name not in known]:
+        parser.error(f"profile {given.profile!r} has no run {unknown[0]!r}; its runs are: {', '.join(known)}")
+    if not given.run_ids:
+        for name in known:
+            summary = results_root() / given.profile / "runs" / name / "summary.json"
+            print(f"{name:40}", json.loads(summary.read_text())["status"] if summary.exists() else "missing")
+    for name in given.run_ids:
+        run = get(known[name], setting)
+        print(f"{name}: {run.summary['status']}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What a training run is told about its data and its optimisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paper_lib import data
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pictures: the arguments of `paper_lib.data.load`."""
+
+    name: str = "clevr_mirror"
+    size: int = 64
+    num_scenes: int = 10_000
+    seed: int = 0
+    min_objects: int = 3
+    max_objects: int = 10
+    samples_per_pixel: int = 16
+    mirror: bool = True
+
+    def load(self, split: str) -> data.Dataset:
+        return data.load(self.name, split, self.size, num_scenes=self.num_scenes, seed=self.seed, min_objects=self.min_objects,
+                         max_objects=self.max_objects, samples_per_pixel=self.samples_per_pixel, mirror=self.mirror)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, and with which of the optimisation tricks that the paper ablates; None or 0 removes a trick.
+
+    steps, batch_size
+    warmup_steps     linear learning-rate warm-up (of all but the dVAE)
+    clip             largest infinity norm of the gradient, over all parameters
+    lr_decay_epochs  halve the learning rates once validation has not improved for so many epochs
+    log_every        steps between rows of metrics.csv
+    eval_every       steps between evaluations and checkpoints; a multiple of log_every
+    """
+
+    steps: int = 250_000
+    batch_size: int = 50
+    warmup_steps: int = 30_000
+    clip: float | None = 1.0
+    lr_decay_epochs: int | None = 4
+    log_every: int = 25
+    eval_every: int = 100
+
+    def __post_init__(self):
+        if min(self.steps, self.batch_size, self.log_every) < 1 or self.eval_every % self.log_every:
+            raise ValueError(f"steps, batch_size and log_every must be at least 1, and eval_every a multiple of log_every: {self}")

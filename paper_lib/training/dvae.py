@@ -1,0 +1,110 @@
+"""Training a dVAE by itself, to be frozen under every variant and seed that shares it; and the check that says whether it is fit for that.
+
+Without a clip over all parameters the dVAE's training does not depend on the slots at all: SLATE blocks the gradient between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paper_lib.models.dvae import DVAE, gumbel_softmax
+from paper_lib.training.config import DataConfig, TrainingConfig
+from paper_lib.training.loop import to_float
+from paper_lib.training.schedules import cosine
+
+
+@dataclass(frozen=True)
+class DVAERun:
+    """A dVAE, its data, its training, and the check: at least `min_codes` codes in use on the validation images, and an error of the
+    decoded most likely tokens of at most `max_mse_fraction` of the mean image's (a collapsed dVAE shows one to three codes and exceeds 1)."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = 0
+    vocab_size: int = 1024
+    lr: float = 3e-4
+    tau_start: float = 1.0
+    tau_final: float = 0.1
+    tau_steps: int = 30_000
+    eval_images: int = 512
+    sample_images: int = 12
+    min_codes: int = 16
+    max_mse_fraction: float = 0.5
+
+    kind = "dvae"
+
+    def faults(self, final: dict) -> list[str]:
+        """Why a dVAE with these final metrics should not be built on; empty if it is healthy."""
+        faults = []
+        if final["codes_used"] < self.min_codes:
+            faults.append(f"{final['codes_used']:.0f} of {self.vocab_size} codes in use, fewer than {self.min_codes}")
+        # written so that an error that is not a number fails, too
+        if not final["val_mse"] <= self.max_mse_fraction * final["mean_image_mse"]:
+            faults.append(f"MSE {final['val_mse']:.1f} exceeds {self.max_mse_fraction} of the mean image's {final['mean_image_mse']:.1f}")
+        return faults
+
+
+class DVAETask:
+    """See `loop.Task`. The loss is SLATE's: squared error summed over pixels and channels, mean over images."""
+
+    monitor = "val_mse"
+
+    def __init__(self, config: DVAERun, train, validation):
+        self.config = config
+        self.model = DVAE(config.vocab_size)
+        self.groups = [{"params": list(self.model.parameters()), "lr": config.lr, "warmup": False}]
+        self.watched = {}
+        self.images = train.images
+        self.validation = to_float(validation.images[: config.eval_images])
+        self.mean_image = to_float(train.images[:2000]).mean(0, keepdim=True)
+
+    def loss(self, image: Tensor, step: int):
+        c = self.config
+        tau = cosine(step, c.tau_start, c.tau_final, c.tau_steps)
+        recon = self.model.decoder(gumbel_softmax(self.model.log_probs(image), tau))
+        loss = (image - recon).square().sum() / len(image)
+        return loss, {"mse": loss.detach(), "tau": tau}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        device = next(self.model.parameters()).device
+        squared_error, tokens = 0.0, []
+        for image in self.validation.split(128):
+            image = image.to(device)
+            one_hot, most_likely = hard_tokens(self.model, image)
+            squared_error += (image - self.model.decoder(one_hot).clamp(0, 1)).square().sum().item()
+            tokens.append(most_likely)
+        return {
+            "val_mse": squared_error / len(self.validation),
+            "mean_image_mse": (self.validation - self.mean_image).square().sum().item() / len(self.validation),
+            **code_usage(torch.cat(tokens), self.config.vocab_size),
+        }
+
+    @torch.no_grad()
+    def samples(self) -> dict[str, np.ndarray]:
+        """The first validation images and their reconstructions through the most likely tokens, uint8 (n, H, W, 3)."""
+        image = self.validation[: self.config.sample_images]
+        recon = self.model.decoder(hard_tokens(self.model, image.to(next(self.model.parameters()).device))[0])
+        return {"image": to_uint8(image), "reconstruction": to_uint8(recon)}
+
+
+def hard_tokens(dvae: DVAE, image: Tensor) -> tuple[Tensor, Tensor]:
+    """image (B, 3, H, W) -> most likely tokens, one-hot (B, vocab, h, w) and as indices (B, h, w)."""
+    logits = dvae.encoder(image)
+    tokens = logits.argmax(1)
+    return torch.zeros_like(logits).scatter_(1, tokens[:, None], 1.0), tokens
+
+
+def code_usage(tokens: Tensor, vocab_size: int) -> dict[str, float]:
+    """How many codes occur among `tokens`, and the perplexity of their distribution."""
+    p = torch.bincount(tokens.flatten(), minlength=vocab_size).double() / tokens.numel()
+    return {"codes_used": int((p > 0).sum()), "perplexity": torch.special.entr(p).sum().exp().item()}
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [0, 1] -> (B, H, W, 3) uint8."""
+    return (image.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,146 @@
+"""Training SLATE: on a frozen dVAE, or jointly with its own, as the authors do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paper_lib.fixed_point import Iteration, spectral_norm
+from paper_lib.models import SLATE, SLATEConfig
+from paper_lib.training.config import DataConfig, TrainingConfig
+from paper_lib.training.dvae import DVAERun, code_usage, to_uint8
+from paper_lib.training.loop import to_float
+from paper_lib.training.schedules import cosine
+
+
+@dataclass(frozen=True)
+class SLATERun:
+    """A SLATE, its data and its training. `dvae`: the run whose dVAE is taken and frozen; None trains one jointly, as the authors do.
+
+    lr, lr_dvae              learning rates of the model, and of a jointly trained dVAE
+    tau_start, _final, _steps  cosine temperature of the relaxed sample that a jointly trained dVAE decodes
+    eval_images              validation images for the cross entropy
+    jacobian_images          of those, how many the spectral norm and the residuals are averaged over
+    residual_steps           iterations whose residuals are recorded
+    regenerate_images        test images that are regenerated token by token at the end
+    sample_images            of those, how many are kept as pictures
+    """
+
+    model: SLATEConfig = field(default_factory=SLATEConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    dvae: DVAERun | None = None
+    seed: int = 0
+    lr: float = 1e-4
+    lr_dvae: float = 3e-4
+    tau_start: float = 1.0
+    tau_final: float = 0.1
+    tau_steps: int = 30_000
+    eval_images: int = 512
+    jacobian_images: int = 32
+    residual_steps: int = 21
+    regenerate_images: int = 256
+    sample_images: int = 12
+
+    kind = "slate"
+
+
+class SLATETask:
+    """See `loop.Task`."""
+
+    monitor = "val_cross_entropy"
+
+    def __init__(self, config: SLATERun, train, validation, test, dvae_weights: dict[str, Tensor] | None = None):
+        self.config = config
+        self.model = SLATE(config.model)
+        dvae = list(self.model.dvae.parameters())
+        others = [p for name, p in self.model.named_parameters() if not name.startswith("dvae.")]
+        self.groups = [{"params": others, "lr": config.lr, "warmup": True}]
+        if config.dvae is None:
+            self.groups.append({"params": dvae, "lr": config.lr_dvae, "warmup": False})
+        else:
+            self.model.dvae.load_state_dict(dvae_weights)
+            self.model.dvae.requires_grad_(False)
+        self.watched = {"slot_attention": list(self.model.slot_attn.slot_attention.parameters())}
+        self.images = train.images
+        self.validation = to_float(validation.images[: config.eval_images])
+        self.test = to_float(test.images[: config.regenerate_images])
+
+    def loss(self, image: Tensor, step: int):
+        c = self.config
+        if c.dvae is not None:
+            cross_entropy = self.model.autoencode(self.model.sample_tokens(image))[0].mean()
+            return cross_entropy, {"cross_entropy": cross_entropy.detach()}
+        tau = cosine(step, c.tau_start, c.tau_final, c.tau_steps)
+        out = self.model(image, tau)
+        return out.cross_entropy + out.mse, {"cross_entropy": out.cross_entropy.detach(), "mse": out.mse.detach(), "tau": tau}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Tokens are drawn from the dVAE's posterior, as in training, and slots from their prior: the same draws at every evaluation of every run."""
+        c, total, tokens = self.config, 0.0, []
+        for k, image in enumerate(self.validation.split(64)):
+            drawn, noise = self._draw(image, seed=k)
+            total += self.model.autoencode(drawn, noise)[0].sum().item()
+            tokens.append(drawn)
+        usage = {} if c.dvae is not None else code_usage(torch.cat(tokens), c.model.vocab_size)
+        return {"val_cross_entropy": total / len(self.validation), **usage, **self._iteration()}
+
+    def _iteration(self) -> dict[str, float]:
+        """The cell at work on validation images: residual of each iteration, spectral norm of the Jacobian at the slots that the model uses."""
+        c = self.config
+        drawn, noise = self._draw(self.validation[: c.jacobian_images], seed=0)
+        cell = self.model.slot_cell(drawn)
+        step = lambda slots: cell(slots)[0]  # noqa: E731
+        solution = self.model.infer_slots(drawn, noise).solution
+        start = self.model.slot_attn.slot_mu + self.model.slot_attn.slot_log_sigma.exp() * noise
+        residuals = Iteration(c.residual_steps).solve(step, start).residuals.mean(1)
+        norms = spectral_norm(step, solution.value)
+        return {
+            "spectral_norm": norms.mean().item(),
+            "spectral_norm_median": norms.median().item(),
+            "spectral_norm_max": norms.max().item(),
+            **{f"residual_{n + 1}": value for n, value in enumerate(residuals.tolist())},
+        }
+
+    @torch.no_grad()
+    def samples(self) -> dict[str, np.ndarray]:
+        """Test images, their reconstructions by the dVAE alone and from the slots, uint8 (n, H, W, 3); masks float16 (n, tokens, slots)."""
+        keep = self.config.sample_images
+        tokens, recon, attn = self._regenerate(self.test[:keep])
+        return {
+            "image": to_uint8(self.test[:keep]),
+            "dvae": to_uint8(self.model.decode_tokens(tokens)),
+            "reconstruction": to_uint8(recon),
+            "attn": attn.cpu().numpy().astype(np.float16),
+        }
+
+    @torch.no_grad()
+    def final(self) -> dict[str, float]:
+        """Regenerated from the slots token by token: squared error on test images, beside the floor that the dVAE sets."""
+        ours = floor = 0.0
+        for image in self.test.split(64):
+            tokens, recon, _ = self._regenerate(image)
+            ours += (image.to(recon.device) - recon).square().sum().item()
+            floor += (image.to(recon.device) - self.model.decode_tokens(tokens)).square().sum().item()
+        return {"test_mse": ours / len(self.test), "test_mse_dvae": floor / len(self.test), "test_images": len(self.test)}
+
+    def _regenerate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        tokens = self.model.tokenize(image.to(self._device))
+        out = self.model.infer_slots(tokens, self._noise(len(image), seed=0))
+        return tokens, self.model.decode_tokens(self.model.generate_tokens(out.slots)), out.attn
+
+    def _draw(self, image: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator(self._device).manual_seed(seed)
+        return self.model.sample_tokens(image.to(self._device), generator), self._noise(len(image), seed)
+
+    def _noise(self, batch: int, seed: int) -> Tensor:
+        c = self.config.model
+        return torch.randn(batch, c.num_slots, c.slot_size, generator=torch.Generator().manual_seed(seed)).to(self._device)
+
+    @property
+    def _device(self):
+        return self.model.out.weight.device

@@ -1,0 +1,638 @@
+"""Solvers, adjoints and Jacobians against dense linear algebra and hand-written backpropagation."""
+
+import gc
+import math
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd.graph import saved_tensors_hooks
+
+from paper_lib.fixed_point import Anderson, Broyden, Implicit, Iteration, Neumann, Unrolled, fixed_point, jacobian, spectral_norm, spectral_radius
+
+f64 = torch.float64
+SOLVERS = [Iteration(300, tol=1e-11), Broyden(60, tol=1e-11), Anderson(60, tol=1e-11)]
+ADJOINTS = [Unrolled(), Neumann(), Neumann(3), Neumann(2, damping=0.5), Implicit(Broyden(20))]
+
+
+def name(x):
+    return type(x).__name__ if not isinstance(x, tuple) else str(x)
+
+
+def affine(shape, norms=(0.3, 0.6, 0.9), dtype=f64, seed=0):
+    """f(z) = A_i z + b_i, one problem a sample, |A_i| = norms[i]: the maps (of a choice of samples), and the fixed points by a dense solve."""
+    generator = torch.Generator().manual_seed(seed)
+    batch, dim = len(norms), math.prod(shape)
+    A = torch.randn(batch, dim, dim, generator=generator, dtype=f64)
+    A = A / torch.linalg.matrix_norm(A, 2)[:, None, None] * torch.tensor(norms, dtype=f64)[:, None, None]
+    b = torch.randn(batch, dim, generator=generator, dtype=f64)
+    star = torch.linalg.solve(torch.eye(dim, dtype=f64) - A, b).view(batch, *shape)
+
+    def f(z, rows=slice(None)):
+        return torch.einsum("bij,bj->bi", A[rows].to(dtype), z.reshape(len(z), dim)).add(b[rows].to(dtype)).view_as(z)
+
+    return f, star
+
+
+class Tanh:
+    """f(z) = tanh(z W^T + x U^T + c): shared parameters, an input for each sample, |W| = 0.9 (a contraction). Everything about it in closed form."""
+
+    def __init__(self, batch=3, dim=6, scale=0.9, dtype=f64):
+        generator = torch.Generator().manual_seed(1)
+        W = torch.randn(dim, dim, generator=generator, dtype=f64)
+        draws = [W / torch.linalg.matrix_norm(W, 2) * scale, *(torch.randn(s, generator=generator, dtype=f64) for s in [(dim, 4), (dim,), (batch, 4), (batch, dim)])]
+        self.W, self.U, self.c, self.x, self.g = (t.to(dtype) for t in draws)  # g: an incoming gradient
+        self.z0 = torch.zeros(batch, dim, dtype=dtype)
+        self.leaves = [t.requires_grad_() for t in (self.W, self.U, self.c, self.x)]
+
+    def __call__(self, z):
+        return torch.tanh(z @ self.W.T + self.x @ self.U.T + self.c)
+
+    def star(self):
+        with torch.no_grad():
+            z = self.z0
+            for _ in range(1000):
+                z = self(z)
+            return z
+
+    def J(self, z):
+        with torch.no_grad():
+            return (1 - self(z) ** 2)[:, :, None] * self.W
+
+    def pull(self, u, z):
+        """The row vectors u times df/d(W, U, c, x) at z."""
+        with torch.no_grad():
+            d = u * (1 - self(z) ** 2)
+            return [d.T @ z, d.T @ self.x, d.sum(0), d @ self.U]
+
+    def gradients(self, value):
+        return torch.autograd.grad(value, self.leaves, self.g)
+
+
+def rows_times(u, M):
+    return torch.einsum("bi,bij->bj", u, M)
+
+
+def close(a, b, tol):
+    for ours, theirs in zip(a, b, strict=True):
+        assert ours.shape == theirs.shape
+        assert (ours - theirs).norm() <= tol * theirs.norm(), f"{(ours - theirs).norm() / theirs.norm():.1e}"
+
+
+def residual(f, z):
+    return ((f(z) - z).flatten(1).norm(dim=1) / f(z).flatten(1).norm(dim=1)).detach()
+
+
+# ---------------------------------------------------------------- solvers
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=name)
+@pytest.mark.parametrize("shape", [(7,), (2, 3), (2, 1, 3), (1,), ()])
+def test_solvers_find_the_fixed_point(solver, shape):
+    f, star = affine(shape)
+    result = solver.solve(f, torch.zeros_like(star))
+    assert result.converged.all() and not result.failed.any()
+    close([result.value], [star], 1e-8)
+    assert result.value.dtype == f64 and result.steps.dtype == torch.int64
+    assert (residual(f, result.value) <= 1e-10).all()
+
+
+@pytest.mark.parametrize("solver", [Iteration(200, 1e-6), Broyden(40, 1e-6), Anderson(40, 1e-6)], ids=name)
+@pytest.mark.parametrize("dtype, tol", [(torch.float32, 1e-4), (torch.bfloat16, 0.03)], ids=str)
+@pytest.mark.parametrize("adjoint", [Neumann(), Implicit(Broyden(30, 1e-5))], ids=name)
+def test_solvers_in_low_precision(solver, dtype, tol, adjoint):
+    f, star = affine((2, 4), norms=(0.3, 0.6, 0.8), dtype=dtype)
+    z0 = torch.zeros(star.shape, dtype=dtype)
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            solution = fixed_point(f, z0, solver=solver, adjoint=adjoint)
+        assert solution.value.dtype == dtype and solution.value.shape == star.shape
+        close([solution.value.to(f64)], [star], tol)
+    if dtype == torch.float32:
+        assert solution.converged.all()
+
+
+@pytest.mark.parametrize("solver", [Iteration(100), Broyden(20, 1e-4), Anderson(20, 1e-4)], ids=name)
+@pytest.mark.parametrize("adjoint", [Neumann(), Implicit(Broyden(20, 1e-4)), Implicit(Anderson(20, 1e-4))], ids=name)
+def test_under_autocast(solver, adjoint):
+    """The map answers in bfloat16; the state stays in float32, and value and gradient are those of float64 to bfloat16's accuracy."""
+    problem, exact = Tanh(scale=0.7, dtype=torch.float32), Tanh(scale=0.7)
+    dtypes = []
+
+    def f(z):
+        out = F.linear(z, problem.W)
+        dtypes.append(out.dtype)
+        return torch.tanh(out + F.linear(problem.x, problem.U) + problem.c)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        value = fixed_point(f, problem.z0, solver=solver, adjoint=adjoint).value
+    assert set(dtypes) == {torch.bfloat16} and value.dtype == torch.float32
+    z = exact.star()
+    close([value.double()], [z], 0.02)
+    u = exact.g if isinstance(adjoint, Neumann) else rows_times(exact.g, torch.linalg.inv(torch.eye(6, dtype=f64) - exact.J(z)))
+    close([g.double() for g in problem.gradients(value)], exact.pull(u, z), 0.06)
+
+
+@pytest.mark.parametrize("solver", [Iteration(60, tol=1e-5), Broyden(12, tol=1e-5), Anderson(12, tol=1e-5)], ids=name)
+def test_each_sample_is_its_own_problem(solver):
+    f, star = affine((3, 2), norms=(0.01, 0.3, 0.6, 0.95))
+    z0 = torch.randn(star.shape, dtype=f64, generator=torch.Generator().manual_seed(2))
+    together = solver.solve(f, z0)
+    assert len(set(together.steps.tolist())) > 1, "the samples should stop at different steps"
+    assert len(together.residuals) == together.steps.max()
+    for i in range(len(z0)):
+        alone = solver.solve(lambda z, i=i: f(z, slice(i, i + 1)), z0[i : i + 1])
+        n = int(alone.steps)
+        assert together.steps[i] == n and together.converged[i] == alone.converged[0]
+        torch.testing.assert_close(together.value[i], alone.value[0], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(together.residuals[:n, i], alone.residuals[:, 0], rtol=1e-6, atol=1e-12)
+        assert (together.residuals[n:, i] == together.residuals[n - 1, i]).all(), "a stopped sample repeats its last"
+        assert together.converged[i] == bool(together.residuals[-1, i] <= 1e-5)
+        assert (together.residuals[: n - 1, i] > 1e-5).all(), "and it stopped no later than it could"
+
+
+@pytest.mark.parametrize("solver", [Broyden(9, tol=1e-12), Anderson(9, tol=1e-12)], ids=name)
+def test_residuals_are_those_of_the_iterates(solver):
+    """Broyden and Anderson: row k is the relative residual of the k-th point at which f was evaluated, not counting z0."""
+    f, star = affine((5,))
+    seen = []
+
+    def spy(z):
+        seen.append(z.clone())
+        return f(z)
+
+    result = solver.solve(spy, torch.ones_like(star))
+    assert len(seen) == len(result.residuals) + 1 <= 10
+    torch.testing.assert_close(result.residuals, torch.stack([residual(f, z) for z in seen[1:]]), rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=name)
+def test_iteration_counts_and_residuals(adjoint):
+    """n steps are n applications of f (one more for the gradient, except when unrolled); row k is the residual at z_k."""
+    f, star = affine((5,))
+    z, residuals, calls = torch.ones_like(star), [], []
+    for _ in range(6):
+        residuals.append(residual(f, z))
+        z = f(z)
+
+    solution = fixed_point(lambda z: calls.append(1) or f(z), torch.ones_like(star), solver=Iteration(6), adjoint=adjoint)
+    assert len(calls) == 6 + (adjoint != Unrolled())
+    torch.testing.assert_close(solution.residuals, torch.stack(residuals))
+    assert (solution.steps == 6).all() and not solution.converged.any() and not solution.failed.any()
+    torch.testing.assert_close(solution.value, z if adjoint == Unrolled() else f(z))
+
+
+@pytest.mark.parametrize("solver", [Broyden(12), Anderson(12, history=2)], ids=name)
+def test_best_iterate_is_kept(solver):
+    generator = torch.Generator().manual_seed(0)
+    W = 4 * torch.randn(8, 6, 6, generator=generator, dtype=f64)
+    f = lambda z: torch.einsum("bij,bj->bi", W, torch.sin(z)) + 1  # noqa: E731  far from a contraction: steps make things worse as often as not
+    z0 = torch.randn(8, 6, generator=generator, dtype=f64)
+    result = solver.solve(f, z0)
+    lowest = torch.cat([residual(f, z0)[None], result.residuals]).amin(0)
+    assert (lowest < result.residuals[-1]).any(), "some later step should be worse"
+    torch.testing.assert_close(residual(f, result.value), lowest)
+
+
+def test_best_iterate_may_be_the_first():
+    z0 = torch.full((1, 1), 1.2, dtype=f64)
+    for solver in (Broyden(1), Anderson(1)):
+        result = solver.solve(lambda z: 3 - z**2, z0)  # 1.2 -> 1.56 -> 0.57: away from the fixed point 1.30
+        assert result.value == z0 and result.steps == 1 and result.residuals[0] > (0.36 / 1.56) and not result.converged
+
+
+@pytest.mark.parametrize("solver", [Broyden(30, 1e-9), Anderson(30, 1e-9, ridge=0.0), Iteration(30, 1e-9)], ids=name)
+def test_failures_stay_with_their_sample(solver):
+    """Samples: well behaved; z + 1 (no fixed point, singular); log (not a number at the second step); not a number at once; well behaved."""
+    dim = 4
+    good, star = affine((dim,), norms=(0.2, 0.4))
+
+    def f(z):
+        healthy = good(z[[0, 4]])
+        return torch.stack([healthy[0], z[1] + 1, z[2].log(), z[3] * float("nan"), healthy[1]])
+
+    z0 = torch.full((5, dim), 0.5, dtype=f64)
+    result = solver.solve(f, z0)
+    alone = solver.solve(good, z0[[0, 4]])
+    singular = not isinstance(solver, Iteration)  # plain iteration solves no system that could be singular
+    assert result.failed.tolist() == [False, singular, True, True, False]
+    assert result.converged.tolist() == [True, False, False, False, True]
+    torch.testing.assert_close(result.value[[0, 4]], alone.value, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(result.value[[0, 4]], star, rtol=1e-7, atol=1e-8)
+    assert torch.equal(result.steps[[0, 4]], alone.steps)
+    assert (result.steps[[2, 3]] <= 3).all()
+    if singular:
+        assert result.value[1:4].isfinite().all(), "the best iterate seen"
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=name)
+def test_failure_is_reported_not_raised(solver):
+    solution = fixed_point(lambda z: z * float("nan"), torch.ones(2, 3), solver=solver, adjoint=Neumann())
+    assert solution.failed.all() and not solution.converged.any() and solution.residuals.isnan().all()
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=name)
+@pytest.mark.parametrize("adjoint", [Neumann(), Implicit(Broyden(20, 1e-10))], ids=name)
+def test_start_at_the_fixed_point(solver, adjoint):
+    """No step is needed, none harms, and the value carries gradients all the same."""
+    problem = Tanh()
+    z = problem.star()
+    solution = fixed_point(problem, z, solver=solver, adjoint=adjoint)
+    assert solution.converged.all() and not solution.failed.any()
+    assert (solution.steps == (1 if isinstance(solver, Iteration) else 0)).all() and solution.residuals.shape == (1, len(z))
+    close([solution.value.detach()], [z], 1e-12)
+    close(problem.gradients(solution.value), problem.pull(problem.g, z) if adjoint == Neumann() else implicit(problem, z), 1e-6)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=name)
+@pytest.mark.parametrize("dtype", [torch.float32, f64], ids=str)
+def test_a_map_may_vanish(solver, dtype):
+    """f(z0) = 0 makes the relative residual infinite, which is no failure: zero is the fixed point. Nor is a zero residual at zero."""
+    for z0 in (torch.full((2, 3), 50.0, dtype=dtype), torch.zeros(2, 3, dtype=dtype)):
+        result = solver.solve(lambda z: torch.relu(z - 100), z0)
+        assert result.converged.all() and not result.failed.any() and not result.value.any()
+
+
+# ---------------------------------------------------------------- adjoints
+
+
+def implicit(problem, z):
+    """Eq. 1: the cotangent g (I - J)^-1, pulled back by one application."""
+    return problem.pull(rows_times(problem.g, torch.linalg.inv(torch.eye(z.shape[1], dtype=f64) - problem.J(z))), z)
+
+
+@pytest.mark.parametrize("linear_solver", [Iteration(400), Iteration(400, 1e-12), Broyden(60, 1e-11), Anderson(60, 1e-11)], ids=str)
+@pytest.mark.parametrize("solver", SOLVERS, ids=name)
+def test_implicit_gradient_is_the_dense_solve(solver, linear_solver):
+    problem = Tanh()
+    solution = fixed_point(problem, problem.z0, solver=solver, adjoint=Implicit(linear_solver))
+    assert solution.backward is None
+    gradients = problem.gradients(solution.value)
+    close(gradients, implicit(problem, problem.star()), 1e-6)
+    assert solution.backward.converged.all() or linear_solver.tol == 0
+    assert solution.backward.value.shape == problem.z0.shape and (solution.backward.residuals[-1] < 1e-9).all()
+
+
+def test_implicit_gradient_by_finite_differences():
+    problem = Tanh()
+    for t in problem.leaves:
+        t.requires_grad_(False)
+    problem.x.requires_grad_()
+
+    def value(x):
+        problem.x = x
+        return fixed_point(problem, problem.z0, solver=Iteration(400), adjoint=Implicit(Broyden(60, 1e-12))).value
+
+    assert torch.autograd.gradcheck(value, (problem.x,), eps=1e-6, atol=1e-6)
+
+
+def test_neumann_of_one_term_is_the_added_line():
+    """Bit for bit: iterate without gradients, then apply f once to the detached result."""
+    problem = Tanh(dtype=torch.float32)
+    solution = fixed_point(problem, problem.z0, solver=Iteration(7), adjoint=Neumann())
+    with torch.no_grad():
+        z = problem.z0
+        for _ in range(7):
+            z = problem(z)
+    z = z.detach()
+    z = problem(z)
+    assert torch.equal(solution.value, z)
+    for ours, theirs in zip(problem.gradients(solution.value), problem.gradients(z)):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("terms", [1, 2, 5])
+@pytest.mark.parametrize("damping", [1.0, 0.6])
+@pytest.mark.parametrize("solver", [Iteration(4), Broyden(4)], ids=name)
+def test_neumann_is_the_truncated_series(terms, damping, solver):
+    """u = a sum_{i < terms} g ((1 - a) I + a J)^i with J at the iterate found, which need not be a fixed point."""
+    problem = Tanh()
+    with torch.no_grad():
+        z = solver.solve(problem, problem.z0).value
+    M = (1 - damping) * torch.eye(6, dtype=f64) + damping * problem.J(z)
+    u = damping * sum(rows_times(problem.g, torch.linalg.matrix_power(M, i)) for i in range(terms))
+    value = fixed_point(problem, problem.z0, solver=solver, adjoint=Neumann(terms, damping)).value
+    close(problem.gradients(value), problem.pull(u, z), 1e-12)
+
+
+@pytest.mark.parametrize("damping", [1.0, 0.5])
+def test_neumann_converges_to_the_implicit_gradient(damping):
+    problem = Tanh()
+    value = fixed_point(problem, problem.z0, solver=Iteration(400), adjoint=Neumann(400, damping)).value
+    close(problem.gradients(value), implicit(problem, problem.star()), 1e-9)
+
+
+def test_damping_converges_where_the_plain_series_diverges():
+    """J = -1.5 at the fixed point: sum J^i diverges, the damped series gives 1 / (1 - J) = 0.4."""
+    b = torch.ones(1, 1, dtype=f64, requires_grad=True)
+    value = fixed_point(lambda z: -1.5 * z + b, torch.zeros(1, 1, dtype=f64), solver=Broyden(5), adjoint=Neumann(60, damping=0.5)).value
+    (gradient,) = torch.autograd.grad(value.sum(), b)
+    assert abs(gradient.item() - 0.4) < 1e-9 and abs(value.item() - 0.4) < 1e-9
+
+
+def test_unrolled_is_plain_backpropagation():
+    problem = Tanh(dtype=torch.float32)
+    z0 = torch.randn(problem.z0.shape, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    leaves = [z0, *problem.leaves]
+    solution = fixed_point(problem, z0, solver=Iteration(5), adjoint=Unrolled())
+    z = z0
+    for _ in range(5):
+        z = problem(z)
+    assert torch.equal(solution.value, z)
+    for ours, theirs in zip(torch.autograd.grad(solution.value, leaves, problem.g), torch.autograd.grad(z, leaves, problem.g)):
+        assert torch.equal(ours, theirs)
+
+
+def test_unrolled_with_tolerance_stops_each_sample_by_itself():
+    problem = Tanh(scale=0.5)
+    z0 = problem.z0.clone()
+    z0[0] = problem.star()[0]
+    z0.requires_grad_()
+    solution = fixed_point(problem, z0, solver=Iteration(6, tol=1e-4), adjoint=Unrolled())
+    assert solution.steps[0] == 1 < solution.steps[1]
+    rows = []
+    for i in range(3):
+        z = z0
+        for _ in range(solution.steps[i]):
+            z = problem(z)
+        rows.append(z[i])
+    expected = torch.stack(rows)
+    leaves = [z0, *problem.leaves]
+    close(torch.autograd.grad(solution.value, leaves, problem.g), torch.autograd.grad(expected, leaves, problem.g), 1e-12)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS[1:], ids=str)
+@pytest.mark.parametrize("solver", [Iteration(3), Broyden(3), Anderson(3)], ids=name)
+def test_nothing_flows_to_the_initial_guess(adjoint, solver):
+    problem = Tanh()
+    z0 = problem.z0.clone().requires_grad_()
+    mu = z0 * 1.0  # a guess that is computed, as slot attention's is
+    fixed_point(problem, mu, solver=solver, adjoint=adjoint).value.sum().backward()
+    assert z0.grad is None and all(t.grad is not None for t in problem.leaves)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=str)
+def test_aux_is_of_the_last_application(adjoint):
+    problem, calls = Tanh(), []
+
+    def f(z):
+        calls.append(z)
+        return problem(z), (z @ problem.W).exp()
+
+    solution = fixed_point(f, problem.z0, solver=Iteration(4), adjoint=adjoint, has_aux=True)
+    z = calls[-1].detach()
+    assert torch.equal(solution.aux, (z @ problem.W).exp()) and torch.equal(solution.value, problem(z))
+    if adjoint == Unrolled():
+        return
+    (gradient,) = torch.autograd.grad(solution.aux.sum(), problem.W, retain_graph=True)
+    W = problem.W.detach().requires_grad_()
+    torch.testing.assert_close(gradient, torch.autograd.grad((z @ W).exp().sum(), W)[0])
+    # a loss of both value and aux: the sum of the two gradients
+    both = torch.autograd.grad([solution.value, solution.aux], problem.W, [problem.g, torch.ones_like(solution.aux)], retain_graph=True)[0]
+    torch.testing.assert_close(both, gradient + torch.autograd.grad(solution.value, problem.W, problem.g)[0])
+
+
+def test_aux_of_an_unrolled_iteration_carries_gradient():
+    problem = Tanh()
+    solution = fixed_point(lambda z: (problem(z), z.sin()), problem.z0, solver=Iteration(4), adjoint=Unrolled(), has_aux=True)
+    z = problem.z0
+    for _ in range(3):
+        z = problem(z)
+    torch.testing.assert_close(torch.autograd.grad(solution.aux.sum(), problem.W), torch.autograd.grad(z.sin().sum(), problem.W))
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=str)
+def test_value_without_gradients_is_the_value_in_training(adjoint):
+    problem = Tanh(dtype=torch.float32)
+    kwargs = {"solver": Iteration(4), "adjoint": adjoint}
+    training = fixed_point(problem, problem.z0, **kwargs)
+    with torch.no_grad():
+        evaluation = fixed_point(problem, problem.z0, **kwargs)
+        z = problem.z0
+        for _ in range(4 + (adjoint != Unrolled())):
+            z = problem(z)
+    assert torch.equal(training.value, evaluation.value) and torch.equal(training.value, z)
+    assert training.value.requires_grad and not evaluation.value.requires_grad
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=str)
+def test_a_frozen_map_needs_no_gradient(adjoint):
+    f, star = affine((3,))
+    solution = fixed_point(f, torch.zeros_like(star), solver=Iteration(100), adjoint=adjoint)
+    close([solution.value.detach()], [star], 1e-3)
+    assert (solution.value.requires_grad and solution.value.sum().backward() is not None) is False
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS[1:], ids=str)
+def test_a_map_that_ignores_its_argument(adjoint):
+    c = torch.randn(2, 3, dtype=f64, requires_grad=True)
+    value = fixed_point(lambda z: c * 2, torch.zeros(2, 3, dtype=f64), solver=Iteration(2), adjoint=adjoint).value
+    value.sum().backward()
+    scale = 1.0 if adjoint != Neumann(2, damping=0.5) else 0.75  # J = 0: a (1 + (1 - a))
+    torch.testing.assert_close(c.grad, torch.full_like(c, 2 * scale))
+
+
+@pytest.mark.parametrize("solver", [Broyden(12), Anderson(12, history=2)], ids=name)
+@pytest.mark.parametrize("adjoint", [Neumann(), Implicit(Broyden(40, 1e-12))], ids=name)
+def test_gradient_at_whichever_iterate_was_best(solver, adjoint):
+    """The gradient is that of f at the iterate kept, also where the search went astray after it (or never beat z0)."""
+    problem = Tanh(batch=6, scale=6.0)
+    with torch.no_grad():
+        result = solver.solve(problem, problem.z0)
+    z = result.value
+    assert (residual(problem, z) < result.residuals[-1]).any()
+    value = fixed_point(problem, problem.z0, solver=solver, adjoint=adjoint).value
+    close(problem.gradients(value), problem.pull(problem.g, z) if adjoint == Neumann() else implicit(problem, z), 1e-7)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=str)
+def test_two_backward_passes(adjoint):
+    problem = Tanh()
+    solution = fixed_point(problem, problem.z0, solver=Iteration(4), adjoint=adjoint)
+    first = torch.autograd.grad(solution.value, problem.leaves, problem.g, retain_graph=True)
+    other = torch.autograd.grad(solution.value, problem.leaves, 3 * problem.g, retain_graph=True)
+    again = torch.autograd.grad(solution.value, problem.leaves, problem.g)
+    for a, b, c in zip(first, again, other):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(3 * a, c, rtol=1e-3, atol=1e-4)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(solution.value, problem.leaves, problem.g)
+
+
+@pytest.mark.parametrize("adjoint", [Implicit(Broyden(40, 1e-12)), Neumann(3)], ids=str)
+@pytest.mark.parametrize("loss", [torch.Tensor.sum, lambda z: z.square().sum()], ids=["linear", "square"])
+def test_second_derivatives_are_refused(adjoint, loss):
+    """With a linear loss the incoming gradient is a constant: the solve's result must not pass for one."""
+    problem = Tanh()
+    value = fixed_point(problem, problem.z0, solver=Iteration(200), adjoint=adjoint).value
+    with pytest.raises(RuntimeError, match="second derivative"):
+        (gradient,) = torch.autograd.grad(loss(value), problem.W, create_graph=True)
+        gradient.sum().backward()
+
+
+def test_second_derivatives_of_unrolled():
+    problem = Tanh(batch=1, dim=2, scale=0.5)
+    assert torch.autograd.gradgradcheck(
+        lambda c: fixed_point(lambda z: torch.tanh(z @ problem.W.detach().T + c), problem.z0, solver=Iteration(3), adjoint=Unrolled()).value, (problem.c,)
+    )
+
+
+# ---------------------------------------------------------------- memory
+
+
+def saved(adjoint, solver):
+    """(number, bytes) of the tensors that a forward pass keeps for its backward pass."""
+    problem, sizes = Tanh(dtype=torch.float32), []
+    with saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
+        solution = fixed_point(problem, problem.z0, solver=solver, adjoint=adjoint)
+    assert solution.value.requires_grad
+    return torch.tensor([len(sizes), sum(sizes)])
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS[1:], ids=str)
+@pytest.mark.parametrize("kind", [Iteration, lambda n: Iteration(n, tol=1e-12), lambda n: Broyden(n, 0.0), lambda n: Anderson(n, 0.0)])
+def test_memory_does_not_grow_with_iterations(adjoint, kind):
+    one = saved(adjoint, kind(1))
+    assert (one == saved(adjoint, kind(30))).all() and one[0] > 0
+
+
+def test_memory_of_unrolled_grows_linearly():
+    counts = [saved(Unrolled(), Iteration(n)) for n in (5, 10, 15)]
+    assert (counts[1] - counts[0] == counts[2] - counts[1]).all() and (counts[1] > counts[0]).all()
+    # Neumann keeps what one iteration keeps (and Iteration(1) unrolled does not save the gradient of z0, which needs none)
+    assert (saved(Neumann(), Iteration(30)) <= saved(Unrolled(), Iteration(1))).all()
+
+
+class Kept:
+    def __init__(self, tensor):
+        self.tensor = tensor.detach()  # an output's own graph would make a cycle here
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=str)
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_graph_is_freed_without_garbage_collection(adjoint, backward):
+    problem, references = Tanh(), []
+
+    def pack(tensor):
+        kept = Kept(tensor)
+        references.append(weakref.ref(kept))
+        return kept
+
+    gc.collect()
+    gc.disable()
+    try:
+        with saved_tensors_hooks(pack, lambda kept: kept.tensor):
+            solution = fixed_point(lambda z: (problem(z), z * problem.c), problem.z0, solver=Iteration(3), adjoint=adjoint, has_aux=True)
+        assert references and all(r() is not None for r in references)
+        if backward:
+            solution.value.backward(problem.g, retain_graph=True)
+        del solution
+        assert all(r() is None for r in references), "a reference cycle holds the graph"
+    finally:
+        gc.enable()
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("solver", [Broyden(7), Anderson(7)], ids=name)
+def test_black_box_solvers_cannot_be_unrolled(solver):
+    with pytest.raises(ValueError, match=f"{name(solver)} is a black box.*Neumann"):
+        fixed_point(lambda z: pytest.fail("refused before any work"), torch.zeros(1, 1), solver=solver, adjoint=Unrolled())
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Iteration(0), lambda: Iteration(3, tol=-1.0), lambda: Broyden(0), lambda: Broyden(5, tol=-1), lambda: Broyden(5, tol=float("nan")),
+        lambda: Anderson(0), lambda: Anderson(5, history=0), lambda: Anderson(5, ridge=-1.0), lambda: Anderson(5, mixing=0.0),
+        lambda: Neumann(0), lambda: Neumann(damping=0.0), lambda: Neumann(damping=2.0), lambda: Neumann(damping=float("nan")),
+    ],
+)  # fmt: skip
+def test_senseless_settings_are_refused(build):
+    with pytest.raises(ValueError):
+        build()
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [lambda: (Iteration, Neumann()), lambda: (Iteration(3), Neumann), lambda: (Iteration(3), None), lambda: (7, Neumann()), lambda: (Iteration(3), Implicit(Broyden))],
+)
+def test_classes_are_not_objects(pair):
+    with pytest.raises(TypeError, match="expected an object"):
+        solver, adjoint = pair()
+        fixed_point(torch.tanh, torch.zeros(1, 1), solver=solver, adjoint=adjoint)
+
+
+# ---------------------------------------------------------------- Jacobians
+
+
+def cell(dim_of_sample=6, dtype=f64):
+    generator = torch.Generator().manual_seed(4)
+    A, B = (torch.randn(dim_of_sample, dim_of_sample, generator=generator, dtype=f64).to(dtype) for _ in range(2))
+    return lambda z: (torch.tanh(z.reshape(len(z), -1) @ A.T) @ B.T + z.reshape(len(z), -1).square()).view_as(z)
+
+
+def dense(f, z):
+    n = z[0].numel()
+    return torch.stack([torch.autograd.functional.jacobian(lambda s: f(s[None])[0], s).reshape(n, n) for s in z])
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 2), (1, 2, 3), (1,), ()])
+@pytest.mark.parametrize("grad", [True, False])
+def test_jacobian_norm_and_radius(shape, grad):
+    f = cell(math.prod(shape))
+    z = torch.randn(4, *shape, dtype=f64, generator=torch.Generator().manual_seed(5))
+    J = dense(f, z)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(jacobian(f, z, chunk_size=4), J)
+        norm = spectral_norm(f, z, tol=1e-10, max_steps=5000)
+        torch.testing.assert_close(norm, torch.linalg.svdvals(J)[:, 0], rtol=1e-6, atol=0)
+        torch.testing.assert_close(spectral_norm(f, z), norm, rtol=1e-3, atol=0)
+        radius = spectral_radius(f, z)
+        torch.testing.assert_close(radius, torch.linalg.eigvals(J).abs().amax(1), rtol=1e-8, atol=0)
+        assert norm.shape == radius.shape == (4,) and (norm >= radius * (1 - 1e-6)).all()
+
+
+def test_radius_of_a_leading_complex_pair():
+    """Eigenvalues 1.5 exp(+-i) and 1.2 in a skewed basis: neither power iteration nor the largest real eigenvalue would find 1.5."""
+    basis = torch.randn(3, 3, dtype=f64, generator=torch.Generator().manual_seed(6))
+    rotation = torch.block_diag(1.5 * torch.tensor([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]], dtype=f64), torch.tensor([[1.2]], dtype=f64))
+    J = basis @ rotation @ torch.linalg.inv(basis)
+    f = lambda z: z @ J.T  # noqa: E731
+    torch.testing.assert_close(spectral_radius(f, torch.ones(2, 3, dtype=f64)), torch.full((2,), 1.5, dtype=f64))
+    torch.testing.assert_close(spectral_norm(f, torch.ones(2, 3, dtype=f64), tol=1e-12), torch.linalg.svdvals(J)[0].expand(2))
+
+
+def test_spectral_norm_of_extremes():
+    z = torch.ones(2, 3)
+    assert not spectral_norm(lambda z: z * 0 + 1, z).any() and not spectral_radius(lambda z: z * 0 + 1, z).any()
+    for scale in (1e-12, 1e12):
+        torch.testing.assert_close(spectral_norm(lambda z: scale * z, z), torch.full((2,), scale), rtol=1e-5, atol=0)
+
+
+def test_spectral_norm_leaves_the_random_state_alone():
+    f, z = cell(dtype=torch.float32), torch.ones(2, 6)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = spectral_norm(f, z)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(1)
+    assert torch.equal(first, spectral_norm(f, z)), "nor does it depend on it"
+
+
+def test_not_a_number():
+    f = lambda z: 4 * z.sqrt()  # noqa: E731
+    z = torch.tensor([[1.0, 4.0], [-1.0, 4.0]], dtype=f64)
+    for measure in (spectral_norm, spectral_radius):
+        out = measure(f, z)
+        torch.testing.assert_close(out, torch.tensor([2.0, float("nan")], dtype=f64), equal_nan=True)
+        assert measure(f, -z.abs()).isnan().all()
+
+
+def test_measures_of_a_map_with_parameters_leave_no_graph():
+    problem = Tanh()
+    for measure in (jacobian, spectral_norm, spectral_radius):
+        assert not measure(problem, problem.z0).requires_grad
+    torch.testing.assert_close(jacobian(problem, problem.star()), problem.J(problem.star()))
