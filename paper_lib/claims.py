@@ -55,9 +55,7 @@ C1_IMPLICIT_STAYS = Claim(
 C1_TRAINS_BETTER = Claim(
     "C1", "implicit trains far better", "validation cross entropy, last tenth of training: implicit / vanilla", 0.8, below=True
 )  # fmt: skip
-C4_CLOSE_TO_ZERO = Claim(
-    "C4", "the forward residual is close to zero", "implicit: relative residual at iteration {n}, last third of training", 0.1, below=True
-)
+C4_CLOSE_TO_ZERO = Claim("C4", "the forward residual is close to zero", "implicit: relative residual at iteration {n}, last third of training", 0.1, below=True)
 C4_STABLE = Claim("C4", "and stable", "implicit: relative residual at iteration {n}, last third of training / first third", 1.5, below=True)
 # measured once, not over seeds: judged on the repeats' medians
 C2_LIMITS = {"implicit": 0.1, "vanilla": 0.8}  # exponent of n: flat below, linear above
@@ -93,3 +91,21 @@ def sentence(row: dict) -> str:
         f'{row["claim"]}, "{row["the paper says"]}": {row["verdict"]} at this scale. {row["statistic"]}: {row["mean"]}, 95% interval {row["95% interval"]} '
         f"over {row['seeds']} seed(s); the claim holds if {row['holds if']}."
     )
+
+
+def exponent(curve: pd.Series) -> float:
+    """Exponent of a power law fitted to the upper half (by logarithm) of a curve indexed by n: 0 is flat, 1 is linear."""
+    upper = curve[curve.index >= np.sqrt(curve.index[0] * curve.index[-1])]
+    return float(np.polyfit(np.log(upper.index), np.log(upper), 1)[0])
+
+
+def judge_complexity(method: str, what: str, value: float, flat: bool) -> dict:
+    """C2 for one method and quantity, from its measured exponent of n."""
+    holds = value < C2_LIMITS["implicit"] if flat else value > C2_LIMITS["vanilla"]
+    return {
+        "claim": "C2",
+        "the paper says": f"{method}: {what} is {'constant' if flat else 'linear'} in n",
+        "exponent": f"{value:.2f}",
+        "holds if": f"< {C2_LIMITS['implicit']}" if flat else f"> {C2_LIMITS['vanilla']}",
+        "verdict": "supported" if holds else "not supported",
+    }

@@ -107,3 +107,20 @@ def save_table(table: pd.DataFrame, notebook: str, setting, part: str = "") -> p
             temporary.write_text(text)
     return table
 
+
+def mean_and_range(values: pd.Series) -> str:
+    """Such as 51.6 [50.9, 52.8]; the mean alone for a single seed."""
+    low, mean, high = (f"{v:.3g}" for v in (values.min(), values.mean(), values.max()))
+    return f"{mean} [{low}, {high}]" if len(values) > 1 else mean
+
+
+def line(ax, method: str, values: pd.Series, label: str) -> None:
+    """One curve with markers, in the method's colour."""
+    ax.plot(values.index, values, color=COLOURS[method], linestyle=LINES[method], marker=MARKERS[method], markersize=3.5, label=label)
+
+
+def bars(ax, table: pd.DataFrame, group: str, column: str, colours: list[str]) -> None:
+    """Horizontal bars of the mean by group, with a dot for each row (seed)."""
+    sns.barplot(table, y=group, x=column, hue=group, errorbar=None, palette=colours, legend=False, ax=ax, width=0.65)
+    sns.stripplot(table, y=group, x=column, color="black", size=2.5, jitter=False, ax=ax)
+    ax.set_ylabel("")

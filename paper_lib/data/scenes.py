@@ -119,10 +119,7 @@ def sample_scene(seed: int, index: int, min_objects: int = 3, max_objects: int =
         target=CAMERA_TARGET,
         field_of_view=FIELD_OF_VIEW,
     )
-    lights = tuple(
-        Light(tuple(rng.uniform(-LIGHT_JITTER, LIGHT_JITTER, 3) + position), intensity)
-        for position, intensity in LIGHTS.values()
-    )
+    lights = tuple(Light(tuple(rng.uniform(-LIGHT_JITTER, LIGHT_JITTER, 3) + position), intensity) for position, intensity in LIGHTS.values())
     count = int(rng.integers(min_objects, max_objects + 1))
     for _ in range(ARRANGEMENT_TRIES):
         objects = _arrange(rng, count, camera)

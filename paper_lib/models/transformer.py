@@ -27,6 +27,8 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, d_model: int, num_heads: int, dropout: float, gain: float):
         super().__init__()
+        if d_model % num_heads:
+            raise ValueError(f"d_model {d_model} is not a multiple of num_heads {num_heads}")
         self.num_heads, self.dropout = num_heads, dropout
         self.proj_q = linear(d_model, d_model, bias=False)
         self.proj_k = linear(d_model, d_model, bias=False)

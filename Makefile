@@ -1,0 +1,35 @@
+# make figures   set up, run what is missing, execute every notebook      PROFILE=smoke|quick|cpu|paper  ONLY=fig01_overview  JOBS=2  DEVICE=cpu
+# make test      set up, then all checks
+# make lab       set up, then JupyterLab
+
+PROFILE ?= quick
+ONLY    ?=
+JOBS    ?= 2
+DEVICE  ?= cpu
+PYTHON  ?= python3
+
+BIN  := .venv/bin
+DONE := .venv/installed
+
+.PHONY: figures test lab setup
+.DELETE_ON_ERROR:
+
+setup: $(DONE)
+
+$(DONE): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -d .venv || { echo "Setting up .venv (once; PyTorch is a large download)"; $(PYTHON) -m venv .venv; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $(DONE)
+
+figures: setup
+	@$(BIN)/python -m paper_lib.batch $(PROFILE) --jobs $(JOBS) --device $(DEVICE) $(if $(ONLY),--only $(ONLY))
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --nbval notebooks
+
+lab: setup
+	@$(BIN)/jupyter lab notebooks

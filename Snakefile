@@ -1,0 +1,59 @@
+# Runs what is missing: runs, then notebooks. `make figures` calls it through paper_lib/batch.py; by itself:
+#
+#     snakemake --cores 2 --config profile=quick only= device=cpu
+#
+# What a run or a notebook needs is data in paper_lib/experiments.py.
+
+from pathlib import Path
+
+from paper_lib import experiments, plots, runs
+
+PROFILE = config.get("profile", "quick")
+DEVICE = config.get("device", "cpu")
+SETTING = experiments.setting(PROFILE, device=DEVICE, if_missing="train")
+ONLY = [name for name in str(config.get("only", "")).split(",") if name] or list(experiments.NOTEBOOKS)
+RUNS = str(runs.results_root() / PROFILE / "runs")
+EXECUTED = str(runs.results_root() / PROFILE / "notebooks")
+CONFIGS = {runs.run_id(c): c for name in ONLY for c in experiments.runs_of(name, SETTING)}
+
+
+def folder(config):
+    return f"{RUNS}/{runs.run_id(config)}"
+
+
+def needed_by_run(wildcards):
+    """A run on a frozen dVAE needs that dVAE's run. `ancient`: once it is there, its date decides nothing (a clone gives every file a new one)."""
+    frozen = getattr(CONFIGS[wildcards.run_id], "dvae", None)
+    return ancient(f"{folder(frozen)}/summary.json") if frozen else []
+
+
+def needed_by_notebook(wildcards):
+    return [f"{folder(c)}/summary.json" for c in experiments.runs_of(wildcards.notebook, SETTING)]
+
+
+rule all:
+    input:
+        expand(f"{EXECUTED}/{{notebook}}.ipynb", notebook=ONLY),
+
+
+rule run:
+    input:
+        needed_by_run,
+    output:
+        RUNS + "/{run_id}/summary.json",
+    wildcard_constraints:
+        run_id="|".join(CONFIGS) or "none",
+    threads: lambda wildcards: 10**6 if CONFIGS[wildcards.run_id].kind == "complexity" else 1  # what is timed has the machine to itself
+    shell:
+        "OMP_NUM_THREADS=1 python -m paper_lib.runs {PROFILE} {wildcards.run_id} --device {DEVICE}"
+
+
+rule notebook:
+    input:
+        runs=needed_by_notebook,
+        notebook="notebooks/{notebook}.ipynb",
+    output:
+        EXECUTED + "/{notebook}.ipynb",
+    shell:
+        "OMP_NUM_THREADS=1 papermill {input.notebook} {output} --log-level WARNING --no-progress-bar"
+        " -p profile {PROFILE} -p device {DEVICE} -p if_missing train"
