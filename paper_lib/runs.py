@@ -133,10 +133,11 @@ def get_all(groups: dict[str, list], setting: experiments.Setting) -> dict[str, 
 
 
 def _perform(config, folder: Path, setting: experiments.Setting) -> dict:
+    provenance = _provenance(config, setting.device)  # at the start: this is the code that runs, whatever is edited meanwhile
     if config.kind == "complexity":
         with whole(folder / "metrics.csv") as temporary:
             complexity.measure(config, setting.device).to_csv(temporary, index=False, float_format="%.6g")
-        return {"status": "finished", "final": {}, **_provenance(config, setting.device)}
+        return {"status": "finished", "final": {}, **provenance}
 
     frozen = None
     if config.kind == "slate" and config.dvae is not None:
@@ -158,7 +159,8 @@ def _perform(config, folder: Path, setting: experiments.Setting) -> dict:
         with whole(folder / "samples.npz") as temporary:
             np.savez_compressed(temporary, **task.samples())
         save_tensors(folder / "weights.safetensors", task.model.state_dict())
-    return {**outcome, "final": final, "data": splits["train"].source, **_provenance(config, setting.device)}
+    cost = {"peak_memory_bytes": complexity.peak_memory(setting.device)}
+    return {**outcome, **cost, "final": final, "data": splits["train"].source, **provenance}
 
 
 def _provenance(config, device: str) -> dict:
@@ -166,7 +168,6 @@ def _provenance(config, device: str) -> dict:
         "seed": config.seed,
         "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
-        "peak_memory_bytes": complexity.peak_memory(device),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "mitsuba")}},
         "commit": _commit(),
     }
