@@ -1,9 +1,9 @@
 """Where a run's results live: run it, resume it, or load it.
 
-A run is a config. Its results are in results/<profile>/runs/<run id>/: config.json, metrics.csv, summary.json, samples.npz, weights.safetensors; while it
-trains, checkpoint.safetensors instead of the last ones. The run id ends in a hash of what the config says beyond the defaults, and of the data's version:
-figures that ask for the same run share it, and a new config field with a default leaves finished runs where they are. (So a default, once there are
-results, is for ever: a new value is a new field or an explicit setting.)
+A run is a config. Its results are in results/<profile>/runs/<run id>/: config.json, metrics.csv, summary.json, samples.npz, weights.safetensors
+(and cell.safetensors, the slot attention of a SLATE); while it trains, checkpoint.safetensors instead of the last ones. The run id ends in a hash of
+what the config says beyond the defaults, and of the data's version: figures that ask for the same run share it, and a new config field with a default
+leaves finished runs where they are. (So a default, once there are results, is for ever: a new value is a new field or an explicit setting.)
 
     python -m paper_lib.runs cpu                  the profile's runs and their state
     python -m paper_lib.runs cpu RUN_ID           run it, or resume it
@@ -29,6 +29,7 @@ from filelock import FileLock
 
 from paper_lib import complexity, data, experiments
 from paper_lib.files import whole, write_json
+from paper_lib.models import SlotAttention
 from paper_lib.training.checkpoint import load_tensors, model_weights, save_tensors
 from paper_lib.training.config import DataConfig
 from paper_lib.training.dvae import DVAETask
@@ -63,6 +64,15 @@ class Run:
     def samples(self) -> dict[str, np.ndarray]:
         with np.load(self.folder / "samples.npz", allow_pickle=False) as archive:
             return dict(archive)
+
+    def cell(self, solver, adjoint, dtype: torch.dtype = torch.float32) -> tuple[SlotAttention, torch.Tensor, torch.Tensor]:
+        """The trained slot attention of a SLATE run under any solver and adjoint, with inputs (4, N, D) and initial slots (4, K, D) of four test images."""
+        model = self.config.model
+        attention = SlotAttention(model.d_model, model.slot_size, model.mlp_hidden_size, solver, adjoint, model.num_slot_heads)
+        tensors = {name: value.to(dtype) for name, value in load_tensors(self.folder / "cell.safetensors")[0].items()}
+        inputs, slots = tensors.pop("inputs"), tensors.pop("slots")
+        attention.to(dtype).load_state_dict({name.removeprefix("weights/"): value for name, value in tensors.items()})
+        return attention, inputs, slots
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -158,6 +168,8 @@ def _perform(config, folder: Path, setting: experiments.Setting) -> dict:
         final = pd.read_csv(folder / "metrics.csv").ffill().iloc[-1].to_dict() | (task.final() if hasattr(task, "final") else {})
         with whole(folder / "samples.npz") as temporary:
             np.savez_compressed(temporary, **task.samples())
+        if config.kind == "slate":
+            save_tensors(folder / "cell.safetensors", task.cell())
         save_tensors(folder / "weights.safetensors", task.model.state_dict())
     cost = {"peak_memory_bytes": complexity.peak_memory(setting.device)}
     return {**outcome, **cost, "final": final, "data": splits["train"].source, **provenance}

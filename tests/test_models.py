@@ -402,7 +402,7 @@ def test_where_and_how_much_is_dropped(training):
     model, t = slate(dropout=p).train(training), tokens(batch)
     blocks = model.tf_dec.blocks
     with torch.no_grad():
-        embedded, clean = model._embed(t), embed(model, t)
+        embedded, clean = model.embed(t), embed(model, t)
         kept = embedded != 0
         torch.testing.assert_close(embedded[kept], clean[kept] / (1 - p if training else 1))
         rate = lambda zero: zero.float().mean().item()  # noqa: E731

@@ -92,7 +92,7 @@ class SLATE(nn.Module):
 
         Slot attention and the decoder see the same embeddings, dropout included, as in the authors' code.
         """
-        embedded = self._embed(tokens)
+        embedded = self.embed(tokens)
         out = self.slot_attn(embedded[:, 1:], slot_noise)
         return self._cross_entropy(embedded, tokens, out.slots), out
 
@@ -107,15 +107,15 @@ class SLATE(nn.Module):
 
     def infer_slots(self, tokens: Tensor, slot_noise: Tensor | None = None) -> SlotOutput:
         """tokens (B, N) -> slots and masks. slot_noise (B, K, D), standard normal, drawn if not given."""
-        return self.slot_attn(self._embed(tokens)[:, 1:], slot_noise)
+        return self.slot_attn(self.embed(tokens)[:, 1:], slot_noise)
 
     def slot_cell(self, tokens: Tensor):
         """The map slots -> (slots, masks) that slot attention iterates for tokens (B, N): what a spectral norm is the norm of."""
-        return self.slot_attn.cell(self._embed(tokens)[:, 1:])
+        return self.slot_attn.cell(self.embed(tokens)[:, 1:])
 
     def cross_entropy(self, tokens: Tensor, slots: Tensor) -> Tensor:
         """tokens (B, N), slots (B, K, D) -> (B,) cross entropy of the tokens, summed over them, each predicted from those before it."""
-        return self._cross_entropy(self._embed(tokens), tokens, slots)
+        return self._cross_entropy(self.embed(tokens), tokens, slots)
 
     @torch.no_grad()
     def generate_tokens(self, slots: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class SLATE(nn.Module):
         one_hot = F.one_hot(tokens.view(-1, side, side), self.config.vocab_size).movedim(-1, 1)
         return self.dvae.decoder(one_hot.to(self.out.weight.dtype)).clamp(0, 1)
 
-    def _embed(self, tokens: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor) -> Tensor:
         """tokens (B, N) -> embeddings of the start token and the tokens (B, 1 + N, d_model)."""
         return self.positional_encoder(self.dictionary(F.pad(tokens + 1, (1, 0))))
 
@@ -177,13 +177,20 @@ class SlotEncoder(nn.Module):
         """embedded tokens (B, N, d_model), noise (B, K, D) -> SlotOutput."""
         if slot_noise is None:
             slot_noise = torch.randn(len(embedded), self.num_slots, self.slot_mu.shape[-1], device=embedded.device, dtype=embedded.dtype)
-        slots = self.slot_mu + self.slot_log_sigma.exp() * slot_noise
-        solution = self.slot_attention(self.mlp(self.layer_norm(embedded)), slots)
+        solution = self.slot_attention(self.inputs(embedded), self.initial_slots(slot_noise))
         return SlotOutput(solution.value, solution.aux, solution)
+
+    def initial_slots(self, noise: Tensor) -> Tensor:
+        """Standard normal noise (B, K, D) -> initial slots (B, K, D), with the learned mean and scale that all slots share."""
+        return self.slot_mu + self.slot_log_sigma.exp() * noise
+
+    def inputs(self, embedded: Tensor) -> Tensor:
+        """Embedded tokens (B, N, d_model) -> what slot attention attends to, of the same shape."""
+        return self.mlp(self.layer_norm(embedded))
 
     def cell(self, embedded: Tensor):
         """The slot attention cell for these embedded tokens (B, N, d_model)."""
-        return self.slot_attention.cell(self.mlp(self.layer_norm(embedded)))
+        return self.slot_attention.cell(self.inputs(embedded))
 
 
 def _draw(log_probs: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -96,8 +96,7 @@ class SLATETask:
         cell = self.model.slot_cell(drawn)
         step = lambda slots: cell(slots)[0]  # noqa: E731
         solution = self.model.infer_slots(drawn, noise).solution
-        start = self.model.slot_attn.slot_mu + self.model.slot_attn.slot_log_sigma.exp() * noise
-        residuals = Iteration(c.residual_steps).solve(step, start).residuals.mean(1)
+        residuals = Iteration(c.residual_steps).solve(step, self.model.slot_attn.initial_slots(noise)).residuals.mean(1)
         norms = spectral_norm(step, solution.value)
         return {
             "spectral_norm": norms.mean().item(),
@@ -117,6 +116,16 @@ class SLATETask:
             "reconstruction": to_uint8(recon),
             "attn": attn.cpu().numpy().astype(np.float16),
         }
+
+    @torch.no_grad()
+    def cell(self) -> dict[str, Tensor]:
+        """The trained slot attention and something to run it on, small enough to keep (float16): its weights as weights/<name>, and for four test
+        images its inputs (4, N, d_model) and initial slots (4, K, slot_size)."""
+        encoder, noise = self.model.slot_attn, self._noise(4, seed=0)
+        inputs = encoder.inputs(self.model.embed(self.model.tokenize(self.test[:4].to(self._device)))[:, 1:])
+        tensors = {f"weights/{name}": value for name, value in encoder.slot_attention.state_dict().items()}
+        tensors |= {"inputs": inputs, "slots": encoder.initial_slots(noise)}
+        return {name: value.half() for name, value in tensors.items()}
 
     @torch.no_grad()
     def final(self) -> dict[str, float]:
