@@ -135,7 +135,7 @@ def vanilla_and_implicit(setting: Setting) -> dict[str, list[SLATERun]]:
 NOTEBOOKS = {
     "fig01_overview": vanilla_and_implicit,
     "tab01_complexity": lambda setting: {"complexity": [complexity(setting)]},
-    "fig02_one_line": lambda setting: {},
+    "fig02_one_line": lambda setting: {"IN": vanilla_and_implicit(setting)["IN"]},
     "fig03a_residuals": vanilla_and_implicit,
 }
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
-from paper_lib.fixed_point import Iteration, adjoints, jacobian
+from paper_lib.fixed_point import Iteration, Neumann, adjoints, jacobian
 from paper_lib.models import SlotAttention
+from paper_lib.runs import Run
+
+CONVERGED = 1e-8  # relative residual at which z* counts as a fixed point
 
 
 def cell_gradient(attention: SlotAttention, inputs: Tensor, slots: Tensor, cotangent: Tensor) -> Tensor:
@@ -56,6 +60,42 @@ def exact_implicit_gradient(attention: SlotAttention, inputs: Tensor, slots: Ten
     attention.zero_grad()
     (step(result.value) * u.view_as(slots)).sum().backward()
     return Exact(_flat_grad(attention), result.residuals[-1], torch.linalg.eigvals(J).abs().amax(1), torch.linalg.cond(I_minus_J))
+
+
+def compare(run: Run, estimators: dict[str, tuple | None], seed: int = 0) -> tuple[pd.DataFrame, dict]:
+    """Gradients on a run's trained cell, in float64, for each of its test scenes that converges to a fixed point.
+
+    estimators: name -> (solver, adjoint), or None for the paper's line written out. Returns a table with a row for each estimator and scene (cosine and norm
+    ratio against the exact implicit gradient, relative difference from the written-out line), and what says whether the exact gradient can be trusted.
+    """
+    rows, converged = [], []
+    for scene in range(len(run.cell(Iteration(1), Neumann())[1])):
+        gradients = {}
+        for name, pair in estimators.items():
+            solver, adjoint = pair or (Iteration(run.config.model.num_iterations), Neumann())
+            attention, inputs, slots = run.cell(solver, adjoint, torch.float64)
+            inputs, slots = inputs[scene : scene + 1], slots[scene : scene + 1]
+            cotangent = torch.randn(slots.shape, generator=torch.Generator().manual_seed(seed), dtype=slots.dtype)
+            gradients[name] = (cell_gradient if pair else one_added_line)(attention, inputs, slots, cotangent)
+        exact = exact_implicit_gradient(attention, inputs, slots, cotangent)
+        if exact.residual.max() > CONVERGED:
+            continue
+        converged.append(exact)
+        by_hand = next(gradients[name] for name, pair in estimators.items() if pair is None)
+        for name, gradient in gradients.items():
+            cosine, ratio = cosine_and_norm_ratio(gradient, exact.gradient)
+            difference = ((gradient - by_hand).norm() / by_hand.norm()).item()
+            rows.append({"estimator": name, "scene": scene, "cosine": cosine, "norm ratio": ratio, "difference": difference})
+    columns = ["estimator", "scene", "cosine", "norm ratio", "difference"]
+    largest = lambda name: max((getattr(exact, name).max().item() for exact in converged), default=float("nan"))  # noqa: E731
+    check = {
+        "scenes": scene + 1,
+        "scenes that converge": len(converged),
+        f"residual at z* below {CONVERGED:g}": bool(converged),
+        "largest spectral radius of J": f"{largest('spectral_radius'):.2f}",
+        "largest condition of I - J": f"{largest('condition'):.3g}",
+    }
+    return pd.DataFrame(rows, columns=columns), check
 
 
 def cosine_and_norm_ratio(gradient: Tensor, reference: Tensor) -> tuple[float, float]:

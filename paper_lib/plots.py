@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from paper_lib.files import whole
 from paper_lib.runs import ROOT, Run, results_root
@@ -26,9 +26,13 @@ WIDTH = 6.75  # inches: the text width of a two-column paper
 
 def use_style() -> None:
     """Fonts and lines for print at the text width."""
-    sns.set_theme(context="paper", style="ticks", font_scale=1.0)
-    plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.4, "figure.dpi": 130,
-                         "savefig.dpi": 200, "axes.titlesize": 9, "axes.titleweight": "bold", "pdf.fonttype": 42, "font.family": "DejaVu Sans"})  # fmt: skip
+    sns.set_theme(context="paper", style="ticks")
+    plt.rcParams.update({
+        "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 8, "axes.titleweight": "bold", "axes.labelsize": 7.5,
+        "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "legend.frameon": False, "lines.linewidth": 1.4,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "xtick.major.width": 0.8, "ytick.major.width": 0.8,
+        "xtick.major.size": 3, "ytick.major.size": 3, "figure.dpi": 130, "savefig.dpi": 200, "pdf.fonttype": 42,
+    })  # fmt: skip
 
 
 def figure(rows: int = 1, columns: int = 1, height: float = 2.4, **kwargs):
@@ -85,8 +89,10 @@ def figures_root() -> Path:
 
 def save(fig, notebook: str, setting, part: str = "", caption: str | None = None) -> None:
     """Write figures/<profile>/<notebook>[_part].png and .pdf, with the setting's caption line under the figure, where its scale and data are said."""
-    text = "\n".join(textwrap.wrap(caption or setting.caption, 130))
+    text = "\n".join(textwrap.wrap(caption or setting.caption, 150))
     fig.supxlabel(text, fontsize=6, color="0.35", x=0.01, ha="left")
+    for ax in fig.axes:
+        _plain_log_axis(ax)
     stem = figures_root() / setting.profile / "_".join(filter(None, [notebook, part]))
     for suffix in (".png", ".pdf"):
         with whole(stem.with_suffix(suffix)) as temporary:
@@ -94,9 +100,27 @@ def save(fig, notebook: str, setting, part: str = "", caption: str | None = None
             fig.savefig(temporary, metadata={"CreationDate": None} if suffix == ".pdf" else None)
 
 
+def _plain_log_axis(ax) -> None:
+    """A logarithmic y axis over less than two decades gets plain numbers at 1, 2 and 5; over a factor of less than three it becomes linear."""
+    low, high = ax.get_ylim()
+    if ax.get_yscale() != "log" or high / low > 100:
+        return
+    if high / low < 3:
+        ax.set_yscale("linear")
+        return
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def tables_root() -> Path:
+    """Where the results are, or where the environment variable PAPER_TABLES says."""
+    return Path(os.environ.get("PAPER_TABLES", results_root()))
+
+
 def save_table(table: pd.DataFrame, notebook: str, setting, part: str = "") -> pd.DataFrame:
     """Write results/<profile>/tables/<notebook>[_part].csv, .md and .tex; returns the table for the notebook to show."""
-    stem = results_root() / setting.profile / "tables" / "_".join(filter(None, [notebook, part]))
+    stem = tables_root() / setting.profile / "tables" / "_".join(filter(None, [notebook, part]))
     content = {
         ".csv": table.to_csv(index=False),
         ".md": table.to_markdown(index=False) + "\n",

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paper_lib.fixed_point import Solution
-from paper_lib.models.dvae import DVAE, gumbel_like, gumbel_softmax
+from paper_lib.models.dvae import DVAE, gumbel_softmax
 from paper_lib.models.init import linear
 from paper_lib.models.slot_attention import SlotAttention, variant
 from paper_lib.models.transformer import PositionalEncoding, TransformerDecoder
@@ -194,5 +194,7 @@ class SlotEncoder(nn.Module):
 
 
 def _draw(log_probs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """(B, vocab, h, w) -> (B, h * w) tokens, by the Gumbel-max trick."""
-    return (log_probs + gumbel_like(log_probs, generator)).argmax(1).flatten(1)
+    """(B, vocab, h, w) -> (B, h * w) tokens, each from its categorical distribution, by inverting its cumulative one: one random number a token."""
+    cumulative = log_probs.exp().movedim(1, -1).flatten(1, 2).cumsum(-1)  # (B, h * w, vocab)
+    u = torch.rand(cumulative[..., :1].shape, generator=generator, device=cumulative.device, dtype=cumulative.dtype) * cumulative[..., -1:]
+    return torch.searchsorted(cumulative, u, right=True).squeeze(-1).clamp_max(log_probs.shape[1] - 1)

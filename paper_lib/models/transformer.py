@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paper_lib.models.dropout import Dropout, dropout
 from paper_lib.models.init import linear
 
 
@@ -14,7 +15,7 @@ class PositionalEncoding(nn.Module):
 
     def __init__(self, max_len: int, d_model: int, dropout: float):
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.pe = nn.Parameter(torch.zeros(1, max_len, d_model))
         nn.init.trunc_normal_(self.pe)
 
@@ -38,9 +39,15 @@ class MultiHeadAttention(nn.Module):
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, causal: bool = False) -> Tensor:
         """x (B, T, d_model); keys, values (B, heads, S, d_model / heads) from `project` -> (B, T, d_model)."""
         q = self._heads(self.proj_q(x))
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, keys, values, dropout_p=dropout, is_causal=causal)
-        return F.dropout(self.proj_o(out.transpose(1, 2).flatten(2)), dropout)
+        p = self.dropout if self.training else 0.0
+        if p and x.device.type == "cpu":  # torch's own has no fused CPU kernel with dropout, and is slower than this
+            logits = (q * q.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+            if causal:
+                logits = logits + torch.full(logits.shape[-2:], -torch.inf, dtype=logits.dtype).triu(1)
+            out = dropout(logits.softmax(-1), p) @ values
+        else:
+            out = F.scaled_dot_product_attention(q, keys, values, dropout_p=p, is_causal=causal)
+        return dropout(self.proj_o(out.transpose(1, 2).flatten(2)), p)
 
     def project(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """source (B, S, d_model) -> keys and values, (B, heads, S, d_model / heads) each."""
@@ -64,7 +71,7 @@ class Block(nn.Module):
         self.encoder_decoder_attn_layer_norm = nn.LayerNorm(d_model)
         self.encoder_decoder_attn = MultiHeadAttention(d_model, num_heads, dropout, gain)
         self.ffn_layer_norm = nn.LayerNorm(d_model)
-        self.ffn = nn.Sequential(linear(d_model, 4 * d_model, kaiming=True), nn.ReLU(), linear(4 * d_model, d_model, gain=gain), nn.Dropout(dropout))
+        self.ffn = nn.Sequential(linear(d_model, 4 * d_model, kaiming=True), nn.ReLU(), linear(4 * d_model, d_model, gain=gain), Dropout(dropout))
 
     def forward(self, x: Tensor, slots: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None = None):
         """x (B, T, d_model); slots: their projected keys and values -> x, and the self-attention's keys and values.
