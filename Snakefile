@@ -52,6 +52,7 @@ rule notebook:
     input:
         runs=needed_by_notebook,
         notebook="notebooks/{notebook}.ipynb",
+        library=[str(path) for path in Path("paper_lib").rglob("*.py")],  # a changed plot is drawn again; a run is never trained again for it
     output:
         EXECUTED + "/{notebook}.ipynb",
     shell:
