@@ -9,6 +9,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from paper_lib import experiments, plots, runs
@@ -29,11 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
 
-    command = ["snakemake", "--cores", str(given.jobs), "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--quiet", "all", "--nolock"]
+    command = ["snakemake", "--cores", str(given.jobs), "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--quiet", "rules", "host"]
     command += ["--config", f"profile={given.profile}", f"only={','.join(notebooks)}", f"device={given.device}"]
     # snakemake, papermill and python of this environment, whether or not it is activated
-    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
-    status = subprocess.run([sys.executable, "-m", *command], cwd=runs.ROOT, env=environment).returncode
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    with tempfile.TemporaryDirectory() as rows:
+        environment = os.environ | {"PATH": path, "PAPER_ROWS": rows}
+        status = subprocess.run([sys.executable, "-m", *command], cwd=runs.ROOT, env=environment).returncode
 
     figures, executed = plots.figures_root() / given.profile, runs.results_root() / given.profile / "notebooks"
     print()

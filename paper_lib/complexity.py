@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from paper_lib.models import SlotAttention, variant
+from paper_lib.progress import bar
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def measure(config: ComplexityRun, device: str = "cpu") -> pd.DataFrame:
     cases = [(name, n) for n in c.iterations for name in c.variants]
     samples: dict[tuple, list] = {case: [] for case in cases}
     memory: dict[tuple, int] = {}
-    with tqdm(total=len(cases) * (c.repeats + 1), desc="complexity", unit="pass") as progress:
+    with bar(len(cases) * (c.repeats + 1), "complexity", "pass") as progress:
         for repeat in range(-1, c.repeats):  # cases take turns, so that a slow moment of the machine touches all; the first round warms up
             for name, n in cases:
                 module, inputs, slots = _build(c, name, n, device)

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from paper_lib.files import whole
+from paper_lib.progress import bar
 from paper_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from paper_lib.training.config import TrainingConfig
 from paper_lib.training.schedules import HalveOnPlateau, linear_warmup
@@ -53,7 +53,7 @@ def train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: s
         step, rows, seconds, decay.state = info["step"], info["rows"], info["seconds"], info["decay"]
 
     started = time.perf_counter()
-    progress = tqdm(total=config.steps, initial=step, desc=description, unit="step", mininterval=0.5)
+    progress = bar(config.steps, description, "step", initial=step)
     interval = _Interval()
     status = "finished"
     while step < config.steps:
