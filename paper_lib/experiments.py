@@ -20,6 +20,7 @@ PROFILES = {
     "cpu": "small scale: 32x32, 3,000 steps, frozen dVAE; not the paper's 64x64 and 96x96 and 250,000 steps",
     "paper": "the paper's scale: 250,000 steps, dVAE trained jointly",
 }
+COMMITTED = ("cpu",)  # profiles whose results are in the repository
 DEFAULT_SEEDS = {"smoke": (0,), "quick": (0,), "cpu": (0, 1, 2), "paper": (0, 1, 2, 3)}
 
 
@@ -39,13 +40,14 @@ class Setting:
         return f"Generated CLEVR-Mirror scenes (not the authors' files). Scale: {PROFILES[self.profile]}."
 
 
-def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: str = "error", overrides: dict | None = None) -> Setting:
+def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: str | None = None, overrides: dict | None = None) -> Setting:
     """A notebook's parameters, checked. Raises ValueError with the remedy for one that makes no sense.
 
     profile     smoke, quick, cpu or paper
     seeds       a seed or a list of seeds; None takes the profile's own
     device      "cpu", "cuda", "cuda:1", ...
-    if_missing  what to do about a run without results: "error" says how to get it, "train" trains it
+    if_missing  what to do about a run without results: "error" says how to get it, "train" trains it; None: "error" for profiles whose results are
+                committed, "train" for the others
     overrides   changes to every training run by dotted name, such as {"training.steps": 500, "model.num_slots": 5}
     """
     if profile not in PROFILES:
@@ -61,8 +63,10 @@ def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: s
         raise ValueError(f"unknown device {device!r}: use 'cpu', 'cuda' or 'cuda:<index>'") from error
     if not available:
         raise ValueError(f"device {device!r} is not available here: use 'cpu', or a machine with a GPU and a CUDA build of torch")
+    if if_missing is None:
+        if_missing = "error" if profile in COMMITTED else "train"
     if if_missing not in ("error", "train"):
-        raise ValueError(f"if_missing must be 'error' or 'train', got {if_missing!r}")
+        raise ValueError(f"if_missing must be 'error', 'train' or None, got {if_missing!r}")
     return Setting(profile, tuple(seeds), device, if_missing, dict(overrides or {}))
 
 

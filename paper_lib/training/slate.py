@@ -54,6 +54,9 @@ class SLATETask:
     monitor = "val_cross_entropy"
 
     def __init__(self, config: SLATERun, train, validation, test, dvae_weights: dict[str, Tensor] | None = None):
+        frozen, data, model = config.dvae, config.data, config.model
+        if model.image_size != data.size or (frozen and (frozen.vocab_size, frozen.data) != (model.vocab_size, data)):
+            raise ValueError("model.image_size must equal data.size, and a frozen dVAE's vocab_size and data must be the model's and the run's own")
         self.config = config
         self.model = SLATE(config.model)
         dvae = list(self.model.dvae.parameters())
