@@ -15,10 +15,10 @@ from paper_lib.training.slate import SLATERun
 # What each profile is, for captions and the README. smoke: every code path, for tests; quick: everything from scratch on two cores; cpu: the results
 # that are committed; paper: the paper's own setting, for a GPU.
 PROFILES = {
-    "smoke": "smoke test: a few steps on 16x16 scenes; shows that the code runs, nothing else",
-    "quick": "quick: short runs at 32x32 with a frozen dVAE, one seed; shows that everything works, no more",
-    "cpu": "small scale: 32x32, 3,000 steps, frozen dVAE; not the paper's 64x64 and 96x96 and 250,000 steps",
-    "paper": "the paper's scale: 250,000 steps, dVAE trained jointly",
+    "smoke": "a few steps at 16x16, to test that the code runs; shows nothing else",
+    "quick": "short runs at 32x32 on a frozen dVAE, to show that everything works; shows no more",
+    "cpu": "32x32, 3,000 steps on a frozen dVAE, not the paper's 64x64 or 96x96 and 250,000 steps",
+    "paper": "the paper's, 250,000 steps, dVAE trained jointly",
 }
 COMMITTED = ("cpu",)  # profiles whose results are in the repository
 DEFAULT_SEEDS = {"smoke": (0,), "quick": (0,), "cpu": (0, 1, 2), "paper": (0, 1, 2, 3)}
@@ -37,7 +37,7 @@ class Setting:
     @property
     def caption(self) -> str:
         """The line under a figure that says how small its scale is and that its scenes are generated."""
-        return f"Generated CLEVR-Mirror scenes (not the authors' files). Scale: {PROFILES[self.profile]}."
+        return f"Generated CLEVR-Mirror scenes, not the authors' files. Scale ({self.profile}): {PROFILES[self.profile]}."
 
 
 def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: str | None = None, overrides: dict | None = None) -> Setting:

@@ -62,6 +62,13 @@ def exact_implicit_gradient(attention: SlotAttention, inputs: Tensor, slots: Ten
     return Exact(_flat_grad(attention), result.residuals[-1], torch.linalg.eigvals(J).abs().amax(1), torch.linalg.cond(I_minus_J))
 
 
+def residuals(run: Run, steps: int) -> Tensor:
+    """Relative residual of a run's trained cell at each of `steps` iterations, in float64: (steps, scenes)."""
+    attention, inputs, slots = run.cell(Iteration(steps), Neumann(), torch.float64)
+    with torch.no_grad():
+        return attention(inputs, slots).residuals
+
+
 def compare(run: Run, estimators: dict[str, tuple | None], seed: int = 0) -> tuple[pd.DataFrame, dict]:
     """Gradients on a run's trained cell, in float64, scene by scene; nan against the exact gradient where a scene's iteration does not converge.
 

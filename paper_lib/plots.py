@@ -89,7 +89,7 @@ def figures_root() -> Path:
 
 def save(fig, notebook: str, setting, part: str = "", caption: str | None = None) -> None:
     """Write figures/<profile>/<notebook>[_part].png and .pdf, with the setting's caption line under the figure, where its scale and data are said."""
-    text = "\n".join(textwrap.wrap(caption or setting.caption, 150))
+    text = "\n".join(textwrap.wrap(caption or setting.caption, 165))
     fig.supxlabel(text, fontsize=6, color="0.35", x=0.01, ha="left")
     for ax in fig.axes:
         _plain_log_axis(ax)

@@ -133,7 +133,8 @@ def get(config, setting: experiments.Setting) -> Run:
                 with torch.random.fork_rng(), _one_thread(setting.device):
                     summary = _perform(config, folder, setting)
                 write_json(folder / "summary.json", summary)
-                (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+                for left in (folder / "checkpoint.safetensors", *folder.glob(".*")):  # with a point: files that a killed process was writing
+                    left.unlink(missing_ok=True)
     return Run(config, folder, json.loads((folder / "summary.json").read_text()))
 
 
@@ -196,7 +197,10 @@ def _processor() -> str:
 def _commit() -> str:
     """The commit whose code ran; with "+" where the code was changed since."""
     git = lambda *words: subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)  # noqa: E731
-    head = git("rev-parse", "HEAD")
+    try:
+        head = git("rev-parse", "HEAD")
+    except OSError:  # no git on this machine
+        return "unknown"
     if head.returncode:
         return "unknown"
     return head.stdout.strip() + ("+" if git("status", "--porcelain", "--", "paper_lib").stdout.strip() else "")

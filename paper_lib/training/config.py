@@ -46,5 +46,5 @@ class TrainingConfig:
     eval_every: int = 100
 
     def __post_init__(self):
-        if min(self.steps, self.batch_size, self.log_every) < 1 or self.eval_every % self.log_every:
-            raise ValueError(f"steps, batch_size and log_every must be at least 1, and eval_every a multiple of log_every: {self}")
+        if min(self.steps, self.batch_size, self.log_every, self.eval_every) < 1 or self.eval_every % self.log_every:
+            raise ValueError(f"steps, batch_size, log_every and eval_every must be at least 1, and eval_every a multiple of log_every: {self}")

@@ -39,6 +39,8 @@ class DVAERun:
 
     def faults(self, final: dict) -> list[str]:
         """Why a dVAE with these final metrics should not be built on; empty if it is healthy."""
+        if "codes_used" not in final:
+            return ["its training diverged before the first evaluation"]
         faults = []
         if final["codes_used"] < self.min_codes:
             faults.append(f"{final['codes_used']:.0f} of {self.vocab_size} codes in use, fewer than {self.min_codes}")

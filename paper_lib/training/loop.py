@@ -69,7 +69,7 @@ def train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: s
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norms = {f"grad_norm_{name}": _norm(watched) for name, watched in (task.watched | {"all": parameters}).items()}
-        if config.clip is not None:
+        if config.clip:
             nn.utils.clip_grad_norm_(parameters, config.clip, math.inf)
         optimizer.step()
         step += 1
@@ -79,6 +79,9 @@ def train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: s
         if step % config.log_every == 0 or step == config.steps:
             rows.append({"step": step, **interval.row(), "lr": optimizer.param_groups[0]["lr"]})
         if step % config.eval_every == 0 or step == config.steps:
+            if not all(p.isfinite().all() for p in parameters):  # a finite loss can have an infinite gradient: keep the last weights that were whole
+                status = "diverged"
+                break
             model.eval()
             metrics = task.evaluate()
             model.train()
