@@ -33,6 +33,8 @@ def needed_by_notebook(wildcards):
 
 rule all:
     input:
+        # the runs, too: by itself Snakemake does not miss a deleted run as long as the notebook that shows it is there
+        expand(f"{RUNS}/{{run_id}}/summary.json", run_id=CONFIGS),
         expand(f"{EXECUTED}/{{notebook}}.ipynb", notebook=ONLY),
 
 

@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
 
     command = ["snakemake", "--cores", str(given.jobs), "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--quiet", "rules", "host"]
+    command += ["--nolock"]  # its lock outlives a killed process, and would refuse to go on; runs have locks of their own, which do not
     command += ["--config", f"profile={given.profile}", f"only={','.join(notebooks)}", f"device={given.device}"]
     # snakemake, papermill and python of this environment, whether or not it is activated
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

@@ -63,7 +63,7 @@ def saved_bytes(forward) -> int:
     kept = []  # a freed storage's address could be taken by the next: keep all until they are counted
 
     def pack(tensor: Tensor) -> Tensor:
-        if not tensor.is_leaf:
+        if not (tensor if tensor._base is None else tensor._base).is_leaf:  # a linear layer saves its weight as a view, transposed
             kept.append(tensor)
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor

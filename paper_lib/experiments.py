@@ -67,7 +67,10 @@ def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: s
         if_missing = "error" if profile in COMMITTED else "train"
     if if_missing not in ("error", "train"):
         raise ValueError(f"if_missing must be 'error', 'train' or None, got {if_missing!r}")
-    return Setting(profile, tuple(seeds), device, if_missing, dict(overrides or {}))
+    overrides = dict(overrides or {})
+    if fixed := {"seed", "model.variant"} & set(overrides):
+        raise ValueError(f"overrides: {' and '.join(sorted(fixed))} would make the runs that a figure compares one and the same; use the seeds parameter")
+    return Setting(profile, tuple(seeds), device, if_missing, overrides)
 
 
 # ---- the profiles' sizes ----

@@ -47,7 +47,11 @@ def name(method: str) -> str:
 
 def curves(runs: list[Run], column: str) -> pd.DataFrame:
     """A metric over training: index step, one column a seed; rows where it was logged. A diverged run ends where it diverged."""
-    return pd.concat({run.config.seed: run.metrics.set_index("step")[column].dropna() for run in runs}, axis=1)
+    columns = {}
+    for run in runs:
+        metrics = run.metrics.set_index("step")
+        columns[run.config.seed] = metrics[column].dropna() if column in metrics else pd.Series(dtype=float)  # it diverged before its first evaluation
+    return pd.concat(columns, axis=1)
 
 
 def band(ax, method: str, values: pd.DataFrame, label: str | None = None, **kwargs) -> None:
@@ -71,15 +75,15 @@ def steps_axis(ax) -> None:
     ax.set_xlim(left=0)
 
 
-def pictures(ax, images: np.ndarray, title: str | None = None) -> None:
-    """uint8 images (n, H, W, 3) side by side, without smoothing."""
-    n, height, width, _ = images.shape
-    padded = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
-    ax.imshow(padded.transpose(1, 0, 2, 3).reshape(height, n * (width + 1), 3), interpolation="nearest")
+def pictures(ax, images: np.ndarray | None, title: str, first: int = 10) -> None:
+    """The first uint8 images (n, H, W, 3) side by side, without smoothing; None (a run that has no pictures) leaves the row empty."""
     ax.set_xticks([]), ax.set_yticks([])
     ax.spines[:].set_visible(False)
-    if title:
-        ax.set_ylabel(title, rotation=0, ha="right", va="center")
+    ax.set_ylabel(title, rotation=0, ha="right", va="center")
+    if images is not None:
+        padded = np.pad(images[:first], ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
+        n, height, width, _ = padded.shape
+        ax.imshow(padded.transpose(1, 0, 2, 3).reshape(height, n * width, 3), interpolation="nearest")
 
 
 def figures_root() -> Path:

@@ -62,6 +62,9 @@ class Run:
 
     @property
     def samples(self) -> dict[str, np.ndarray]:
+        """The run's pictures, by name; none for a run that diverged before its first evaluation."""
+        if not (self.folder / "samples.npz").exists():
+            return {}
         with np.load(self.folder / "samples.npz", allow_pickle=False) as archive:
             return dict(archive)
 

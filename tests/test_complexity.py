@@ -1,0 +1,178 @@
+"""What is measured of a pass's cost, and gradients against the exact implicit one."""
+
+import subprocess
+from functools import partial
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from paper_lib import gradient_fidelity as fidelity
+from paper_lib.complexity import ComplexityRun, measure, peak_memory, saved_bytes
+from paper_lib.fixed_point import Broyden, Implicit, Iteration, Neumann, Unrolled, adjoints
+from paper_lib.models import SlotAttention, variant
+
+# ---------------------------------------------------------------- memory and time
+
+
+def kept(name, n, batch=2, tokens=9, slots=3, size=8):
+    torch.manual_seed(0)
+    module = SlotAttention(size, size, size, *variant(name, n))
+    inputs, initial = torch.randn(batch, tokens, size), torch.randn(batch, slots, size)
+    return saved_bytes(lambda: module(inputs, initial).value.sum())
+
+
+def test_memory_is_linear_for_vanilla_and_flat_for_implicit():
+    """To the byte: each iteration of vanilla keeps the same, and implicit never keeps more than one."""
+    vanilla = {n: kept("vanilla", n) for n in (2, 3, 4, 8, 32)}
+    step = vanilla[3] - vanilla[2]
+    assert step > 0 and all(size == vanilla[2] + (n - 2) * step for n, size in vanilla.items())
+    assert len({kept("IN", n) for n in (1, 2, 4, 8, 32)}) == 1
+    assert kept("IN", 32) <= vanilla[2] and kept("IN", 4, batch=4) == 2 * kept("IN", 4)
+    assert kept("BN", 8) == kept("IN", 8)
+
+
+def test_saved_bytes_of_known_passes():
+    x, w = torch.randn(10, 4, requires_grad=True), nn.Parameter(torch.randn(4, 4))
+    assert saved_bytes(lambda: x @ w) == 0, "weights and inputs are there anyway"
+    assert saved_bytes(lambda: (x @ w).tanh()) == 10 * 4 * 4
+    assert saved_bytes(lambda: (x @ w).tanh().tanh()) == 2 * 10 * 4 * 4
+
+    def shared():
+        y = (x @ w).tanh()
+        return y.view(4, 10) * y.reshape(40).view(4, 10).sin() + y.view(4, 10) ** 2
+
+    once = 10 * 4 * 4
+    assert saved_bytes(shared) == 2 * once, "y and its sine: views of one storage count once"
+    with torch.no_grad():
+        assert saved_bytes(lambda: (x @ w).tanh()) == 0
+
+
+def test_measure():
+    config = ComplexityRun(batch=2, tokens=9, slots=3, size=8, iterations=(1, 2, 4), repeats=3)
+    table = measure(config)
+    assert table[["variant", "n"]].to_numpy().tolist() == [[v, n] for n in (1, 2, 4) for v in ("vanilla", "IN")]
+    for column in ("forward_s", "backward_s"):
+        assert (table[f"{column}_q25"] > 0).all()
+        assert (table[f"{column}_q25"] <= table[column]).all() and (table[column] <= table[f"{column}_q75"]).all() and (table[column] < 5).all()
+    memory = table.pivot(index="n", columns="variant", values="memory_bytes")
+    assert memory.loc[4, "vanilla"] == kept("vanilla", 4) and memory["IN"].tolist() == [kept("IN", 1)] * 3
+
+
+def test_the_run_keeps_what_was_measured(smoke):
+    config, table = smoke.complexity.config, smoke.complexity.metrics
+    assert table[["variant", "n"]].to_numpy().tolist() == [[v, n] for n in config.iterations for v in config.variants]
+    assert table["memory_bytes"].gt(0).all() and table["backward_s"].gt(0).all()
+
+
+def test_peak_memory():
+    before = peak_memory()
+    held = torch.ones(10_000_000 + before // 4)
+    assert held.sum() > 0 and peak_memory() - before > 3e7 and before > 1e8
+
+
+# ---------------------------------------------------------------- gradients
+
+
+def contraction(solver, adjoint, size=6):
+    """Slot attention that converges: a cell with small weights forgets its slots quickly."""
+    torch.manual_seed(1)
+    module = SlotAttention(size, size, size, solver, adjoint).double()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.mul_(0.3)
+        module.mlp[2].weight.mul_(0.3)
+    generator = torch.Generator().manual_seed(2)
+    inputs, slots, cotangent = (torch.randn(3, n, size, generator=generator, dtype=torch.float64) for n in (7, 3, 3))
+    return module, inputs, slots, cotangent
+
+
+def test_the_exact_gradient_is_that_of_very_many_unrolled_iterations():
+    module, inputs, slots, cotangent = contraction(Iteration(2), Neumann())
+    exact = fidelity.exact_implicit_gradient(module, inputs, slots, cotangent)
+    assert exact.residual.shape == exact.spectral_radius.shape == exact.condition.shape == (3,)
+    assert exact.residual.max() <= 1e-12 and 0.1 < exact.spectral_radius.max() < 0.9 and exact.condition.min() >= 1
+    unrolled = fidelity.cell_gradient(*contraction(Iteration(400), Unrolled()))
+    assert unrolled.norm() > 1
+    torch.testing.assert_close(exact.gradient, unrolled, rtol=1e-6, atol=1e-9)
+    # and, by finite differences of the fixed point, what it says it is
+    torch.manual_seed(3)
+    direction = torch.randn_like(exact.gradient)
+
+    def objective(h):
+        moved = contraction(Iteration(400), Neumann())[0]
+        nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(moved.parameters()) + h * direction, moved.parameters())
+        with torch.no_grad():
+            return (moved(inputs, slots).value * cotangent).sum()
+
+    h = 1e-6
+    torch.testing.assert_close((objective(h) - objective(-h)) / (2 * h), exact.gradient @ direction, rtol=1e-6, atol=1e-6)
+
+
+def test_estimators_order_as_they_should_on_a_contraction():
+    exact = fidelity.exact_implicit_gradient(*contraction(Iteration(1), Neumann())).gradient
+    errors = {}
+    for terms in (1, 2, 4, 8, 64):
+        gradient = fidelity.cell_gradient(*contraction(Iteration(200), Neumann(terms)))
+        errors[terms] = ((gradient - exact).norm() / exact.norm()).item()
+    assert errors[1] > errors[2] > errors[4] > errors[8] > errors[64] and errors[1] > 0.3 and errors[64] < 1e-6
+    broyden = fidelity.cell_gradient(*contraction(Iteration(200), Implicit(Broyden(60, tol=1e-12))))
+    torch.testing.assert_close(broyden, exact, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("n", [1, 3, 7])
+def test_the_line_by_hand_is_one_term_of_neumann_bit_for_bit(n):
+    by_hand = fidelity.one_added_line(*contraction(Iteration(n), Unrolled()))
+    assert torch.equal(by_hand, fidelity.cell_gradient(*contraction(Iteration(n), Neumann(terms=1)))) and by_hand.norm() > 0.1
+    assert not torch.equal(by_hand, fidelity.cell_gradient(*contraction(Iteration(n), Neumann(terms=2))))
+    assert not torch.equal(by_hand, fidelity.cell_gradient(*contraction(Iteration(n), Unrolled())))
+
+
+def test_where_the_iteration_does_not_converge_the_residual_says_so():
+    module, inputs, slots, cotangent = contraction(Iteration(1), Neumann())
+    exact = fidelity.exact_implicit_gradient(module, inputs, slots, cotangent, steps=2)
+    assert exact.residual.max() > fidelity.CONVERGED
+
+
+def test_cosine_and_norm_ratio():
+    a = torch.tensor([3.0, 4.0])
+    assert fidelity.cosine_and_norm_ratio(2 * a, a) == pytest.approx((1, 2)) and fidelity.cosine_and_norm_ratio(-a, 2 * a) == pytest.approx((-1, 0.5))
+    assert fidelity.cosine_and_norm_ratio(torch.tensor([4.0, -3.0]), a) == pytest.approx((0, 1), abs=1e-6)
+
+
+def test_compare_on_a_trained_cell(smoke, monkeypatch):
+    n = smoke.IN.config.model.num_iterations
+    estimators = {"line": None, "IN": (Iteration(n), Neumann()), "2 terms": (Iteration(n), Neumann(terms=2)), "vanilla": (Iteration(n), Unrolled())}
+    table, check = fidelity.compare(smoke.IN, estimators)
+    assert isinstance(table, pd.DataFrame) and len(table) == 4 * 4 and check["scenes"] == 4
+    assert table.query("estimator in ['line', 'IN']")["difference"].eq(0).all() and table.query("estimator == 'vanilla'")["difference"].gt(0).all()
+    assert table["cosine"].notna().sum() == 4 * check["scenes that converge"]
+    monkeypatch.setattr(fidelity, "exact_implicit_gradient", partial(fidelity.exact_implicit_gradient, steps=2))
+    table, check = fidelity.compare(smoke.IN, estimators)
+    assert check["scenes that converge"] == 0 and table["cosine"].isna().all() and table["norm ratio"].isna().all() and table["difference"].notna().all()
+
+
+def test_the_line_is_the_real_one():
+    line, number = fidelity.the_line()
+    with open(adjoints.__file__) as file:
+        assert file.readlines()[number - 1].strip() == line
+    code = line.split("#")[0]
+    assert ".detach()" in code and "step(" in code and "=" in code
+    found = subprocess.run(["grep", "-n", "the one added line", adjoints.__file__], capture_output=True, text=True).stdout
+    assert f"{number}:" in found
+
+
+def test_without_that_line_the_gradient_is_another(monkeypatch):
+    """The line that is shown is the line that runs: change the source there, and the gradient of IN is vanilla's no more, nor its own."""
+    line, number = fidelity.the_line()
+    with open(adjoints.__file__) as file:
+        lines = file.readlines()
+    before = fidelity.cell_gradient(*contraction(Iteration(3), Neumann()))
+    lines[number - 1] = lines[number - 1].replace("step(result.value.detach())", "step(2 * result.value.detach())")
+    namespace = {"__name__": adjoints.__name__, "__file__": adjoints.__file__}
+    exec(compile("".join(lines), adjoints.__file__, "exec"), namespace)
+    module, inputs, slots, cotangent = contraction(Iteration(3), Neumann())
+    solution = namespace["fixed_point"](module.cell(inputs), slots, solver=Iteration(3), adjoint=namespace["Neumann"](), has_aux=True)
+    (solution.value * cotangent).sum().backward()
+    assert not torch.allclose(fidelity._flat_grad(module), before)
