@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
 from paper_lib.files import whole
 from paper_lib.runs import ROOT, Run, results_root
@@ -69,7 +69,7 @@ def band(ax, method: str, values: pd.DataFrame, label: str | None = None, **kwar
 
 def steps_axis(ax) -> None:
     """A training-step axis: thousands with a comma, few ticks."""
-    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     ax.set_xlabel("training step")
     ax.set_xlim(left=0)
@@ -93,7 +93,7 @@ def figures_root() -> Path:
 
 def save(fig, notebook: str, setting, part: str = "", caption: str | None = None) -> None:
     """Write figures/<profile>/<notebook>[_part].png and .pdf, with the setting's caption line under the figure, where its scale and data are said."""
-    text = "\n".join(textwrap.wrap(caption or setting.caption, 165))
+    text = "\n".join(textwrap.wrap(caption or setting.caption, 155))
     fig.supxlabel(text, fontsize=6, color="0.35", x=0.01, ha="left")
     for ax in fig.axes:
         _plain_log_axis(ax)
@@ -105,16 +105,17 @@ def save(fig, notebook: str, setting, part: str = "", caption: str | None = None
 
 
 def _plain_log_axis(ax) -> None:
-    """A logarithmic y axis over less than two decades gets plain numbers at 1, 2 and 5; over a factor of less than three it becomes linear."""
-    low, high = ax.get_ylim()
-    if ax.get_yscale() != "log" or high / low > 100:
-        return
-    if high / low < 3:
-        ax.set_yscale("linear")
-        return
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    """Logarithmic axes over less than two decades get plain numbers at 1, 2 and 5; a y axis over a factor of less than three becomes linear."""
+    for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+        fixed = isinstance(axis.get_major_locator(), FixedLocator)
+        if axis.get_scale() != "log" or fixed or limits[1] / limits[0] > 100:
+            continue
+        if axis is ax.yaxis and limits[1] / limits[0] < 3:
+            ax.set_yscale("linear")
+            continue
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def tables_root() -> Path:
@@ -147,8 +148,9 @@ def line(ax, method: str, values: pd.Series, label: str) -> None:
     ax.plot(values.index, values, color=COLOURS[method], linestyle=LINES[method], marker=MARKERS[method], markersize=3.5, label=label)
 
 
-def bars(ax, table: pd.DataFrame, group: str, column: str, colours: list[str]) -> None:
-    """Horizontal bars of the mean by group, with a dot for each row (seed)."""
-    sns.barplot(table, y=group, x=column, hue=group, errorbar=None, palette=colours, legend=False, ax=ax, width=0.65)
-    sns.stripplot(table, y=group, x=column, color="black", size=2.5, jitter=False, ax=ax)
+def spread(ax, table: pd.DataFrame, group: str, column: str, colours: list[str]) -> None:
+    """A row for each group (top to bottom as they come in the table): a dot for each table row, and a bar at their median."""
+    sns.stripplot(table, y=group, x=column, hue=group, palette=colours, legend=False, size=3.5, alpha=0.8, jitter=False, ax=ax)
+    for row, (_, values) in enumerate(table.groupby(group, sort=False)[column]):
+        ax.plot([values.median()] * 2, [row - 0.32, row + 0.32], color="black", linewidth=1.6)
     ax.set_ylabel("")
