@@ -91,8 +91,8 @@ def dvae(setting: Setting) -> DVAERun | None:
     return {
         "smoke": DVAERun(**small, vocab_size=16, tau_steps=6, eval_images=8, sample_images=4, min_codes=1, max_mse_fraction=1e3,
                          training=TrainingConfig(steps=6, batch_size=4, log_every=3, eval_every=3, **_NO_TRICKS)),
-        "quick": DVAERun(**small, vocab_size=64, tau_steps=1_200,
-                         training=TrainingConfig(steps=1_200, batch_size=16, eval_every=200, **_NO_TRICKS)),
+        "quick": DVAERun(**small, vocab_size=64, tau_steps=1_600,
+                         training=TrainingConfig(steps=2_000, batch_size=16, eval_every=200, **_NO_TRICKS)),
         "cpu": DVAERun(**small, vocab_size=128, tau_steps=6_000,
                        training=TrainingConfig(steps=6_000, batch_size=16, eval_every=200, **_NO_TRICKS)),
         "paper": None,
@@ -144,7 +144,9 @@ NOTEBOOKS = {
     "tab01_complexity": lambda setting: {"complexity": [complexity(setting)]},
     "fig02_one_line": lambda setting: {"IN": vanilla_and_implicit(setting)["IN"]},
     "fig03a_residuals": vanilla_and_implicit,
+    "data_gallery": lambda setting: {},
 }
+GALLERY_ITEMS = {"smoke": 10, "quick": 100, "cpu": 100, "paper": 2_000}
 
 
 def runs_of(notebook: str, setting: Setting) -> list:

@@ -154,3 +154,13 @@ def spread(ax, table: pd.DataFrame, group: str, column: str, colours: list[str])
     for row, (_, values) in enumerate(table.groupby(group, sort=False)[column]):
         ax.plot([values.median()] * 2, [row - 0.32, row + 0.32], color="black", linewidth=1.6)
     ax.set_ylabel("")
+
+
+def colour_bars(ax, shares: dict[str, dict[str, float]]) -> None:
+    """Bars in the objects' own colours, a group a data set: data set -> colour -> share."""
+    left, ticks = 0, []
+    for name, by_colour in shares.items():
+        ax.bar(range(left, left + len(by_colour)), list(by_colour.values()), color=list(by_colour), edgecolor="0.3", linewidth=0.5)
+        ticks.append((left + (len(by_colour) - 1) / 2, name))
+        left += len(by_colour) + 1
+    ax.set_xticks([x for x, _ in ticks], [name for _, name in ticks])

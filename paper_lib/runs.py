@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from paper_lib import complexity, data, experiments
+from paper_lib import complexity, experiments
 from paper_lib.files import whole, write_json
 from paper_lib.models import SlotAttention
 from paper_lib.training.checkpoint import load_tensors, model_weights, save_tensors
@@ -93,7 +93,7 @@ def identity(config) -> dict:
     """What of a config differs from the defaults, with the kind of run and its data's version: what its hash is taken of."""
     content = {"kind": config.kind} if hasattr(config, "kind") else {}
     if isinstance(config, DataConfig):
-        content["version"] = data.version(config.name)
+        content["version"] = config.version
     for f in fields(config):
         value = getattr(config, f.name)
         default = f.default_factory() if f.default_factory is not MISSING else f.default

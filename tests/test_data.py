@@ -1,18 +1,22 @@
 """The data door and the CLEVR-Mirror generator behind it."""
 
 import dataclasses
+import hashlib
 import json
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from paper_lib import data
-from paper_lib.data import clevr_mirror, scenes
+from paper_lib.data import benchmark, clevr_mirror, scenes
 from paper_lib.data.render import MIRROR_HEIGHT, MIRROR_WIDTH, MIRROR_Y, render
 from paper_lib.data.scenes import Camera, Light, Object, Scene, sample_scene
 
@@ -167,9 +171,22 @@ def test_colours_of_matte_objects_show(rendered):
 
 
 def test_noise_is_small(rendered):
-    for scene, image, _ in rendered[:6]:
-        other, _ = render(scene, 64, seed=2)
-        assert 0 < np.std(image / 255 - other / 255) <= 0.02
+    differences = [np.var(image / 255 - render(scene, 64, seed=2)[0] / 255) for scene, image, _ in rendered]
+    assert 0 < np.sqrt(np.mean(differences)) <= 0.02
+
+
+def test_pictures_are_those_of_this_version():
+    """Committed results depend on them. Whoever changes them raises GENERATOR_VERSION. Another processor may round differently."""
+    reference = np.load(Path(__file__).parent / "reference" / "generators.npz")
+    for number, (index, mirror) in enumerate([(0, True), (1, True), (2, False), (3, True)]):
+        image, mask = render(sample_scene(0, index, 3, 6), 32, 9, mirror=mirror, seed=index)
+        assert np.mean(image == reference["clevr_mirror/images"][number]) > 0.98
+        assert np.mean(mask == reference["clevr_mirror/masks"][number]) > 0.98
+
+
+def test_scenes_are_those_of_this_version():
+    text = "\n".join(str([round(v, 6) for v in np.ravel(scenes.properties(sample_scene(1, index), 10)).tolist()]) for index in range(40))
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "58c2bfce6a6b7d3e"
 
 
 def test_shadows_fall_where_the_key_light_does_not_reach():
@@ -227,7 +244,8 @@ def test_splits_are_disjoint_and_70_15_15(tmp_path):
     parts = [data.load("clevr_mirror", split, root=tmp_path, num_scenes=20, max_items=1, **TINY) for split in data.SPLITS]
     assert [part.source["split"] for part in parts] == ["train", "validation", "test"]
     assert all(len(part) == 1 for part in parts)
-    rows, order = clevr_mirror.split_rows(20), clevr_mirror.scene_order(20)
+    settings = clevr_mirror.Settings(20, 16, 4, 3, 10, 0, True)
+    rows, order = settings.rows(), settings.order()
     assert [len(rows[split]) for split in data.SPLITS] == [14, 3, 3]
     assert sorted(order[row] for split in data.SPLITS for row in rows[split]) == list(range(20))
     assert [int(part.indices[0]) for part in parts] == [order[0], order[14], order[17]]
@@ -300,6 +318,20 @@ def test_two_processes_that_want_the_same_share_the_work(tmp_path):
     assert sum("image/s" in output for output in outputs) == 1  # one progress bar: the other found all done
 
 
+def test_who_waits_for_another_process_says_so(tmp_path, capfd):
+    lock = FileLock(tmp_path / "clevr_mirror-16px-4spp-3to10-seed0-10.lock")
+    lock.acquire()
+    thread = threading.Thread(target=data.load, args=("clevr_mirror",), kwargs=dict(root=tmp_path, num_scenes=10, max_items=1, **TINY))
+    thread.start()
+    said = ""
+    while thread.is_alive() and "waiting" not in said:
+        said += capfd.readouterr().err
+        time.sleep(0.01)
+    lock.release()
+    thread.join()
+    assert said.count("\n") == 1 and "clevr_mirror-16px-4spp-3to10-seed0-10" in said
+
+
 def test_a_folder_of_other_settings_is_refused(tmp_path):
     arguments = dict(root=tmp_path, num_scenes=10, max_items=1, **TINY)
     data.load("clevr_mirror", **arguments)
@@ -309,9 +341,26 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
         data.load("clevr_mirror", **arguments)
 
 
+def test_another_variant_of_the_renderer_has_a_folder_of_its_own():
+    usual = clevr_mirror.Settings(20, 16, 4, 3, 10, 0, True)
+    gpu = clevr_mirror.Settings(20, 16, 4, 3, 10, 0, True, "cuda_ad_rgb")
+    assert gpu.folder == usual.folder + "-cuda_ad_rgb"
+    assert "variant" not in usual.settings() and gpu.settings()["variant"] == "cuda_ad_rgb"  # folders made before there was a choice stay valid
+
+
 def test_a_worker_that_fails_says_why(tmp_path):
     arguments = dict(root=tmp_path, num_scenes=10, **TINY)
     data.load("clevr_mirror", max_items=1, **arguments)
     (tmp_path / "clevr_mirror-16px-4spp-3to10-seed0-10" / "masks.npy").unlink()
     with pytest.raises(RuntimeError, match="FileNotFoundError.*masks.npy"):
         data.load("clevr_mirror", **arguments)
+
+
+def test_the_benchmark_writes_its_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PAPER_RESULTS", str(tmp_path))
+    for name, value in {"SIZE": 16, "IMAGES_PER_WORKER": 2, "SCENES": 2}.items():
+        monkeypatch.setattr(benchmark, name, value)
+    benchmark.main()
+    text = (tmp_path / "bench" / "data.md").read_text()
+    assert text.strip() == capsys.readouterr().out.strip()
+    assert {line.split(" | ")[0] for line in text.splitlines()[4:] if line.startswith("|")} == {"| clevr_mirror", "| shapestacks"}

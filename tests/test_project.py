@@ -33,7 +33,7 @@ def test_environment_yml_and_pyproject_name_the_same_dependencies():
 def test_what_is_imported_is_a_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {re.split(r"[=<>]", entry)[0].replace("-", "_") for entry in project["dependencies"]}
-    distribution = {"sklearn": "scikit_learn", "IPython": "jupyterlab", "nbformat": "nbval", "drjit": "mitsuba"}
+    distribution = {"sklearn": "scikit_learn", "IPython": "jupyterlab", "nbformat": "nbval", "drjit": "mitsuba", "PIL": "pillow", "skimage": "scikit_image"}
     imported = set()
     for path in [*(ROOT / "paper_lib").rglob("*.py"), *(ROOT / "tests").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -65,8 +65,9 @@ def test_a_notebook_is_in_shape(path):
     values = {}
     exec(parameters, values)
     given = {name: value for name, value in values.items() if not name.startswith("__")}
-    assert set(given) == {"profile", "seeds", "device", "if_missing", "overrides"}
-    experiments.setting(**given)
+    common = {"profile", "seeds", "device", "if_missing", "overrides"}
+    assert common <= set(given)
+    experiments.setting(**{name: given[name] for name in common})
     assert given["profile"] == "cpu" and given["seeds"] is None and given["overrides"] == {} and parameters in code[0], "before anything else"
     assert all(name in "".join(code[1:]) for name in given), "and each is used"
     assert f'"{path.stem}"' in "".join(code), "what it saves has its name"

@@ -96,7 +96,7 @@ def test_every_field_is_part_of_the_identity(name):
             elif value is None:
                 yield path + f.name, 9
             else:
-                yield path + f.name, {"variant": "vanilla", "name": None}[f.name]
+                yield path + f.name, {"variant": "vanilla", "name": None, "door": "files"}[f.name]
 
     todo = {path: value for path, value in changes(config) if value is not None}
     ids = {path: runs.run_id(experiments.override(config, {path: value})) for path, value in todo.items()}
@@ -106,7 +106,7 @@ def test_every_field_is_part_of_the_identity(name):
 def test_the_version_of_the_data_is_part_of_the_identity(monkeypatch):
     configs = [experiments.dvae(SMOKE), experiments.slate(SMOKE, "IN", 0)]
     before, measured = [runs.run_id(config) for config in configs], runs.run_id(experiments.complexity(SMOKE))
-    monkeypatch.setitem(data.LOADERS, "clevr_mirror", (data.LOADERS["clevr_mirror"][0], "another"))
+    monkeypatch.setitem(data.DATASETS, "clevr_mirror", replace(data.DATASETS["clevr_mirror"], version="another"))
     assert not set(before) & {runs.run_id(config) for config in configs}
     assert measured == runs.run_id(experiments.complexity(SMOKE)), "which looks at no pictures"
 

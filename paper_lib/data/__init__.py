@@ -1,16 +1,55 @@
-"""Data sets of pictures behind one door: `load("clevr_mirror", split="train", size=64)`."""
+"""Data sets of pictures behind one door: `load("clevr_mirror", split="train", size=64)`.
 
+Each data set can come from the authors' files, in the layout in which they are distributed, or from a generator that needs nothing but the installed
+packages. What comes back is the same; models never see which. COCO has no generator: its stand-in is a data set of another name, `photos`.
+"""
+
+from __future__ import annotations
+
+import inspect
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from . import clevr_mirror
+from . import clevr_files, clevr_mirror, coco_files, photos, shapestacks, shapestacks_files
+from .files import find
+from .files import layout as files_layout
 
-# name -> loader(root, split, size, max_items, **settings), which returns the fields of a Dataset, and the version of what it returns
-LOADERS = {"clevr_mirror": (clevr_mirror.load, clevr_mirror.GENERATOR_VERSION)}
 SPLITS = ("train", "validation", "test")
+DOORS = ("files", "generator")
+
+
+@dataclass(frozen=True)
+class Doors:
+    """How a data set can be had. Loaders return the fields of a `Dataset`.
+
+    generate    generator(root, split, size, max_items, **settings), or None
+    version     of the generator's pictures
+    read        reader(folder, split, size, cache, max_items, workers) of the authors' files, or None
+    check       check(folder) of the authors' files: every fault of the tree, or None
+    defaults    settings of the generator that make it this data set
+    licence     of the pictures
+    """
+
+    generate: Callable | None = None
+    version: str = ""
+    read: Callable | None = None
+    check: Callable | None = None
+    defaults: dict = field(default_factory=dict)
+    licence: str = ""
+
+
+RENDERED = "rendered here: ours, under this repository's licence"
+DATASETS = {
+    "clevr_mirror": Doors(clevr_mirror.load, clevr_mirror.GENERATOR_VERSION, clevr_files.load_mirror, clevr_files.check_mirror, licence=RENDERED),
+    "clevr": Doors(clevr_mirror.load, clevr_mirror.GENERATOR_VERSION, clevr_files.load_clevr, clevr_files.check_clevr, {"mirror": False}, RENDERED),
+    "shapestacks": Doors(shapestacks.load, shapestacks.GENERATOR_VERSION, shapestacks_files.load, shapestacks_files.check, licence=RENDERED),
+    "coco": Doors(read=coco_files.load, check=coco_files.check),
+    "photos": Doors(photos.load, photos.GENERATOR_VERSION, licence="of each photograph, below"),
+}
 
 
 @dataclass(frozen=True)
@@ -20,8 +59,8 @@ class Dataset:
     images      (N, H, W, 3) uint8, sRGB
     indices     (N,) int, which item of the whole data set each one is
     source      dict: name, door ("generator" or "files"), version, split, settings
-    masks       (N, H, W) uint8, 0 for background and k for object k, or None
-    properties  (N, max_objects, 19) float32, row k - 1 for object k (scenes.properties says what the columns are), or None
+    masks       (N, H, W) unsigned integers, 0 for background and k for instance k, or None
+    properties  (N, max_objects, columns) float32, row k - 1 for object k (scenes.properties says what CLEVR's columns are), or None
     """
 
     images: np.ndarray
@@ -35,8 +74,8 @@ class Dataset:
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         """image, and mask and properties where the data set has them."""
-        arrays = {"image": self.images, "mask": self.masks, "properties": self.properties}
-        return {name: array[i] for name, array in arrays.items() if array is not None}
+        item = {"image": self.images, "mask": self.masks, "properties": self.properties}
+        return {name: value[i] for name, value in item.items() if value is not None}
 
     def tensor(self, indices=None):
         """Images as a uint8 torch tensor (N, 3, H, W) in memory: all, or those that a slice or a sequence of ints selects."""
@@ -51,35 +90,67 @@ def load(
     split: str = "train",
     size: int = 64,
     *,
-    max_items: int | None = None,
+    door: str | None = None,
+    files: str | os.PathLike | None = None,
     root: str | os.PathLike | None = None,
+    max_items: int | None = None,
     **settings,
 ) -> Dataset:
-    """One split of a data set, rendered first where it is missing (with a progress bar; a killed call loses nothing).
+    """One split of a data set, made first where it is missing (with a progress bar; a killed call loses nothing).
 
-    name       a key of LOADERS
-    split      "train", "validation" (or "val") or "test": a fixed random 70-15-15 split
+    name       a key of DATASETS
+    split      "train", "validation" (or "val") or "test"
     size       side of the square images, in pixels
-    max_items  keep the first so many items of the split, and render no more than those
-    root       folder of all data; else the environment variable PAPER_DATA; else `data/` beside the package
-    settings   of that data set. "clevr_mirror": num_scenes=10_000 (all splits together), seed=0, min_objects=3, max_objects=10,
-               samples_per_pixel=16, mirror=True, and workers=None (processes that render; one for each core)
+    door       "files": the authors' files, resized and cropped; "generator"; None: the files if there is a setting that says where they are
+    files      folder of the authors' files; else the environment variable PAPER_FILES, else data.toml (see files.find)
+    root       folder of what is generated or cached; else the environment variable PAPER_DATA; else `data/` beside the package
+    max_items  keep the first so many items of the split, and make no more than those
+    settings   of the generator: num_scenes, seed, min_objects, max_objects, samples_per_pixel, workers ...; see its `load`
 
-    Raises ValueError for an unknown name or split, and for a folder whose settings.json does not match.
+    Raises ValueError for an unknown name, split, door or setting, FileNotFoundError for files that are not where they should be.
     """
-    _known("data set", name, LOADERS)
+    doors = _known("data set", name, DATASETS)
     split = {"val": "validation"}.get(split, split)
-    _known("split", split, SPLITS)
-    root = root or os.environ.get("PAPER_DATA") or Path(__file__).resolve().parents[2] / "data"
-    return Dataset(**LOADERS[name][0](Path(root), split, size, max_items, **settings))
+    _known("split", split, dict.fromkeys(SPLITS))
+    root = Path(root or os.environ.get("PAPER_DATA") or Path(__file__).resolve().parents[2] / "data")
+    if which_door(name, door, files) == "files":
+        workers = {"workers": settings["workers"]} if settings.get("workers") else {}
+        return Dataset(**doors.read(find(name, files), split, size, root, max_items, **workers))
+    return Dataset(**doors.generate(root, split, size, max_items, **{**doors.defaults, **settings}))
+
+
+def which_door(name: str, door: str | None = None, folder: str | os.PathLike | None = None) -> str:
+    """Through which door `load` takes a data set: "files" or "generator". ValueError or FileNotFoundError, with the remedy, if there is none."""
+    doors = _known("data set", name, DATASETS)
+    if door is not None:
+        _known("door", door, dict.fromkeys(DOORS))
+    stand_in = "; 'photos' is a small stand-in under its own name" if name == "coco" else ""
+    if door == "generator" and doors.generate is None:
+        raise ValueError(f"{name!r} has no generator{stand_in}")
+    if door == "files" and doors.read is None:
+        raise ValueError(f"{name!r} is generated from the installed packages: it has no authors' files")
+    if door != "generator" and doors.read and find(name, folder):
+        return "files"
+    if door == "files" or doors.generate is None:
+        raise FileNotFoundError(
+            f"nothing says where the files of {name!r} are{stand_in}: pass files=FOLDER, or set PAPER_FILES to a folder that holds {name}/, or write data.toml "
+            f'with a table [files] and the line {name} = "FOLDER".\n{files_layout(name)}'
+        )
+    return "generator"
+
+
+def settings(name: str) -> set[str]:
+    """Names of the settings that a data set's generator takes; none where it has no generator."""
+    generate = _known("data set", name, DATASETS).generate
+    return {p.name for p in inspect.signature(generate).parameters.values() if p.kind is p.KEYWORD_ONLY} if generate else set()
 
 
 def version(name: str) -> str:
-    """Of the data set's pictures, without loading them: part of the identity of a run that used it."""
-    _known("data set", name, LOADERS)
-    return LOADERS[name][1]
+    """Of the generator's pictures, without loading them: part of the identity of a run that used it."""
+    return _known("data set", name, DATASETS).version
 
 
-def _known(kind: str, value: str, known) -> None:
+def _known(kind: str, value: str, known: dict):
     if value not in known:
         raise ValueError(f"unknown {kind} {value!r}; known: {', '.join(known)}")
+    return known[value]

@@ -5,6 +5,7 @@ and the names, sizes and colours of its generator. World units are CLEVR's: the 
 centres at x, y in [-3, 3], and the camera looks along +y. A mirror, where there is one, stands behind the objects (see render.py).
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,13 +71,17 @@ class Camera:
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """World points (..., 3) -> image points (..., 2), right and down from (0, 0) to (1, 1), and depth (...) along the view."""
-        origin, target = np.array(self.origin), np.array(self.target)
-        forward = (target - origin) / np.linalg.norm(target - origin)
+        x, y, depth = np.moveaxis((np.asarray(points) - self.origin) @ self.axes.T, -1, 0)
+        return 0.5 + np.stack([x, y], axis=-1) / depth[..., None] * self.focal_length, depth
+
+    @functools.cached_property
+    def axes(self) -> np.ndarray:
+        """Unit vectors (3, 3): right, down and forward."""
+        forward = np.array(self.target) - np.array(self.origin)
+        forward /= np.linalg.norm(forward)
         right = np.cross(forward, (0.0, 0.0, 1.0))
         right /= np.linalg.norm(right)
-        axes = np.stack([right, -np.cross(right, forward), forward])
-        x, y, depth = np.moveaxis((np.asarray(points) - origin) @ axes.T, -1, 0)
-        return 0.5 + np.stack([x, y], axis=-1) / depth[..., None] * self.focal_length, depth
+        return np.stack([right, -np.cross(right, forward), forward])
 
     @property
     def focal_length(self) -> float:
@@ -132,8 +137,7 @@ def _arrange(rng: np.random.Generator, count: int, camera: Camera) -> tuple[Obje
     """Place objects one by one; None where one found no place among the others."""
     objects: tuple[Object, ...] = ()
     for _ in range(count):
-        shape, size = str(rng.choice(SHAPES)), str(rng.choice(list(SIZES)))
-        material, colour = str(rng.choice(MATERIALS)), str(rng.choice(list(COLOURS)))
+        shape, size, material, colour = (names[rng.integers(len(names))] for names in (SHAPES, tuple(SIZES), MATERIALS, tuple(COLOURS)))
         rotation = float(rng.uniform(0, 360))
         for _ in range(PLACEMENT_TRIES):
             x, y = rng.uniform(-POSITION_LIMIT, POSITION_LIMIT, 2)
@@ -161,15 +165,29 @@ def is_clear(objects: tuple[Object, ...], camera: Camera, grid: int = 64) -> boo
     radii = camera.focal_length * np.array([o.radius for o in objects]) / depths
     if np.any(np.abs(centres - 0.5) + radii[:, None] > 0.5 - FRAME_MARGIN):
         return False
-    pixel = (np.arange(grid) + 0.5) / grid
-    distance = np.hypot(pixel[None, None, :] - centres[:, 0, None, None], pixel[None, :, None] - centres[:, 1, None, None])
-    discs = distance < radii[:, None, None]
-    covered = np.zeros((grid, grid), dtype=bool)
-    for k in np.argsort(depths):
-        if np.sum(discs[k] & ~covered) < MIN_VISIBLE * np.sum(discs[k]):
-            return False
-        covered |= discs[k]
+    order = np.argsort(depths)
+    apart = np.hypot(*(centres[:, None] - centres).T) > radii[:, None] + radii + 1e-9
+    for place, k in enumerate(order):
+        before = [j for j in order[:place] if not apart[j, k]]
+        if before:
+            window = _pixels(centres[k], radii[k], grid)
+            disc = _disc(centres[k], radii[k], window)
+            covered = np.any([_disc(centres[j], radii[j], window) for j in before], axis=0)
+            if np.sum(disc & ~covered) < MIN_VISIBLE * np.sum(disc):
+                return False
     return True
+
+
+def _pixels(centre: np.ndarray, radius: float, grid: int) -> tuple[np.ndarray, np.ndarray]:
+    """The x and the y of the pixels around a disc inside the frame; those further away can't be part of it."""
+    first, last = np.floor((centre - radius) * grid).astype(int), np.ceil((centre + radius) * grid).astype(int)
+    x, y = ((np.arange(a, b) + 0.5) / grid for a, b in zip(first, last))
+    return x, y
+
+
+def _disc(centre: np.ndarray, radius: float, pixels: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    x, y = pixels
+    return np.hypot(x[None, :] - centre[0], y[:, None] - centre[1]) < radius
 
 
 def properties(scene: Scene, max_objects: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from paper_lib import data
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pictures: the arguments of `paper_lib.data.load`."""
+    """Which pictures: the arguments of `paper_lib.data.load`. `door` "files" takes the authors' files, and leaves the generator's settings below unused."""
 
     name: str = "clevr_mirror"
     size: int = 64
@@ -19,10 +19,17 @@ class DataConfig:
     max_objects: int = 10
     samples_per_pixel: int = 16
     mirror: bool = True
+    door: str = "generator"
 
     def load(self, split: str) -> data.Dataset:
-        return data.load(self.name, split, self.size, num_scenes=self.num_scenes, seed=self.seed, min_objects=self.min_objects,
-                         max_objects=self.max_objects, samples_per_pixel=self.samples_per_pixel, mirror=self.mirror)  # fmt: skip
+        named = vars(self) | {"num_crops": self.num_scenes}  # photographs are cropped, not rendered
+        settings = {name: value for name, value in named.items() if name in data.settings(self.name)}
+        return data.load(self.name, split, self.size, door=self.door, **settings)
+
+    @property
+    def version(self) -> str:
+        """Of the generator's pictures. Of the authors' files a run's summary records the version that it saw."""
+        return data.version(self.name) if self.door == "generator" else "files"
 
 
 @dataclass(frozen=True)
