@@ -58,7 +58,7 @@ class DVAETask:
     def __init__(self, config: DVAERun, train, validation):
         self.config = config
         self.model = DVAE(config.vocab_size)
-        self.groups = [{"params": list(self.model.parameters()), "lr": config.lr, "warmup": False}]
+        self.groups = [{"params": list(self.model.parameters()), "lr": config.lr, "warmup": False, "log": "lr"}]
         self.watched = {}
         self.images = train.images
         self.validation = to_float(validation.images[: config.eval_images])

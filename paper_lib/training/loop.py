@@ -23,7 +23,7 @@ class Task(Protocol):
     """What the loop needs to know of a model and its data."""
 
     model: nn.Module
-    groups: list[dict]  # optimiser groups: params, lr, warmup (whether the warm-up applies)
+    groups: list[dict]  # optimiser groups: params, lr, warmup (whether the warm-up applies), log (the name its learning rate is logged under)
     images: np.ndarray  # (N, H, W, 3) uint8, training
     watched: dict[str, list[nn.Parameter]]  # gradient norms to log, by name
     monitor: str  # which metric of `evaluate` the learning-rate decay watches
@@ -77,7 +77,7 @@ def train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: s
 
         progress.update()
         if step % config.log_every == 0 or step == config.steps:
-            rows.append({"step": step, **interval.row(), "lr": optimizer.param_groups[0]["lr"]})
+            rows.append({"step": step, **interval.row(), **{spec["log"]: group["lr"] for group, spec in zip(optimizer.param_groups, task.groups)}})
         if step % config.eval_every == 0 or step == config.steps:
             if not all(p.isfinite().all() for p in parameters):  # a finite loss can have an infinite gradient: keep the last weights that were whole
                 status = "diverged"

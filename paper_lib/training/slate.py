@@ -61,9 +61,9 @@ class SLATETask:
         self.model = SLATE(config.model)
         dvae = list(self.model.dvae.parameters())
         others = [p for name, p in self.model.named_parameters() if not name.startswith("dvae.")]
-        self.groups = [{"params": others, "lr": config.lr, "warmup": True}]
+        self.groups = [{"params": others, "lr": config.lr, "warmup": True, "log": "lr"}]
         if config.dvae is None:
-            self.groups.append({"params": dvae, "lr": config.lr_dvae, "warmup": False})
+            self.groups.append({"params": dvae, "lr": config.lr_dvae, "warmup": False, "log": "lr_dvae"})
         else:
             self.model.dvae.load_state_dict(dvae_weights)
             self.model.dvae.requires_grad_(False)
