@@ -98,7 +98,10 @@ class Toy:
 
     def __init__(self, validation=(), broken=None):
         self.model = nn.ParameterDict({name: nn.Parameter(torch.ones(len(g))) for name, g in self.gradient.items()})
-        self.groups = [{"params": [self.model["a"]], "lr": 0.1, "warmup": True}, {"params": [self.model["b"]], "lr": 0.2, "warmup": False}]
+        self.groups = [
+            {"params": [self.model["a"]], "lr": 0.1, "warmup": True, "log": "lr"},
+            {"params": [self.model["b"]], "lr": 0.2, "warmup": False, "log": "lr_b"},
+        ]
         self.watched = {"a": [self.model["a"]]}
         self.images = np.zeros((8, 2, 2, 3), np.uint8)
         self.validation, self.broken = list(validation), broken
