@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ def peak_memory(device: str = "cpu") -> int:
     """Bytes: the process's largest resident set so far, or on a GPU the allocator's peak."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere
 
 
 def _build(c: ComplexityRun, name: str, n: int, device: str):

@@ -34,13 +34,25 @@ class Setting:
     if_missing: str
     overrides: dict
 
+    custom: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Where figures and tables go, below figures/ and results/: the profile's own, or apart from it where somebody's parameters made others."""
+        return f"{self.profile}/custom" if self.custom else self.profile
+
     @property
     def caption(self) -> str:
-        """The line under a figure that says how small its scale is and that its scenes are generated."""
-        return f"Generated CLEVR-Mirror scenes, not the authors' files. Scale ({self.profile}): {PROFILES[self.profile]}."
+        """The line under a figure that says how small its scale is, where its pictures come from, and what was overridden."""
+        data = slate(self, "IN", self.seeds[0]).data
+        shown = {"clevr_mirror": "CLEVR-Mirror scenes", "shapestacks": "ShapeStacks scenes"}.get(data.name, data.name)
+        source = f"Generated {shown}, not the authors' files." if data.door == "generator" else f"{shown}, the authors' files."
+        overridden = f" Overridden: {', '.join(f'{k} = {v}' for k, v in self.overrides.items())}." if self.overrides else ""
+        return f"{source} Scale ({self.profile}): {PROFILES[self.profile]}.{overridden}"
 
 
-def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: str | None = None, overrides: dict | None = None) -> Setting:
+def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: str | None = None, overrides: dict | None = None,
+            custom: bool = False) -> Setting:  # fmt: skip
     """A notebook's parameters, checked. Raises ValueError with the remedy for one that makes no sense.
 
     profile     smoke, quick, cpu or paper
@@ -48,7 +60,9 @@ def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: s
     device      "cpu", "cuda", "cuda:1", ...
     if_missing  what to do about a run without results: "error" says how to get it, "train" trains it; None: "error" for profiles whose results are
                 committed, "train" for the others
-    overrides   changes to every training run by dotted name, such as {"training.steps": 500, "model.num_slots": 5}
+    overrides   changes to every SLATE run by dotted name, such as {"training.steps": 500, "model.num_slots": 5}; a frozen dVAE follows data.* and
+                model.vocab_size
+    custom      keep the figures and tables apart from the profile's own, as with overrides and with other seeds than the profile's
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
@@ -70,7 +84,8 @@ def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: s
     overrides = dict(overrides or {})
     if fixed := {"seed", "model.variant"} & set(overrides):
         raise ValueError(f"overrides: {' and '.join(sorted(fixed))} would make the runs that a figure compares one and the same; use the seeds parameter")
-    return Setting(profile, tuple(seeds), device, if_missing, overrides)
+    custom = custom or bool(overrides) or tuple(seeds) != DEFAULT_SEEDS[profile]
+    return Setting(profile, tuple(seeds), device, if_missing, overrides, custom)
 
 
 # ---- the profiles' sizes ----
@@ -86,7 +101,7 @@ _NO_TRICKS = dict(warmup_steps=0, clip=None, lr_decay_epochs=None)
 
 def dvae(setting: Setting) -> DVAERun | None:
     """The dVAE that all runs of a profile share, frozen; None where each trains its own, as the authors do."""
-    # design: lr, temperature and number of codes are those at which a small dVAE does not collapse
+    # at the paper's lr 3e-4 and temperature schedule a dVAE this small collapses to a few codes; at these it does not
     small = dict(data=_DATA[setting.profile], lr=3e-3, tau_start=2.0, tau_final=0.5)
     return {
         "smoke": DVAERun(**small, vocab_size=16, tau_steps=6, eval_images=8, sample_images=4, min_codes=1, max_mse_fraction=1e3,
@@ -114,11 +129,15 @@ def slate(setting: Setting, variant: str, seed: int, **changes) -> SLATERun:
         "cpu": lambda: SLATERun(
             SLATEConfig(image_size=32, vocab_size=128, **small), data, TrainingConfig(steps=3_000, batch_size=32, eval_every=100, **_NO_TRICKS), frozen,
             lr=1e-3),
+        # an epoch of 70,000 scenes is 1,400 steps: validation, and with it the learning-rate decay, is looked at once an epoch
         "paper": lambda: SLATERun(
-            SLATEConfig(image_size=64, vocab_size=4096, num_dec_blocks=8, num_heads=8), data, TrainingConfig(log_every=250, eval_every=2_500)),
+            SLATEConfig(image_size=64, vocab_size=4096, num_dec_blocks=8, num_heads=8), data, TrainingConfig(log_every=100, eval_every=1_400)),
     }[setting.profile]()  # fmt: skip
     changes = {name.replace("__", "."): value for name, value in changes.items()}
-    return override(config, {"model.variant": variant, "seed": seed} | changes | setting.overrides)
+    changes = {"model.variant": variant, "seed": seed} | changes | setting.overrides
+    if frozen:  # its data and vocabulary are the model's
+        changes |= {f"dvae.{path.removeprefix('model.')}": value for path, value in changes.items() if path.startswith("data.") or path == "model.vocab_size"}
+    return override(config, changes)
 
 
 def complexity(setting: Setting) -> ComplexityRun:

@@ -63,7 +63,9 @@ def exact_implicit_gradient(attention: SlotAttention, inputs: Tensor, slots: Ten
 
 
 def residuals(run: Run, steps: int) -> Tensor:
-    """Relative residual of a run's trained cell at each of `steps` iterations, in float64: (steps, scenes)."""
+    """Relative residual of each of `steps` steps of a run's trained cell, in float64: (steps, scenes); nan for a run that left no cell."""
+    if not (run.folder / "cell.safetensors").exists():
+        return torch.full((steps, 4), float("nan"), dtype=torch.float64)
     attention, inputs, slots = run.cell(Iteration(steps), Neumann(), torch.float64)
     with torch.no_grad():
         return attention(inputs, slots).residuals

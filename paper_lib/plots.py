@@ -42,6 +42,7 @@ def figure(rows: int = 1, columns: int = 1, height: float = 2.4, **kwargs):
 
 
 def name(method: str) -> str:
+    """A method as legends and tables call it."""
     return NAMES.get(method, method)
 
 
@@ -92,12 +93,15 @@ def figures_root() -> Path:
 
 
 def save(fig, notebook: str, setting, part: str = "", caption: str | None = None) -> None:
-    """Write figures/<profile>/<notebook>[_part].png and .pdf, with the setting's caption line under the figure, where its scale and data are said."""
+    """Write figures/<profile>/<notebook>[_part].png and .pdf (or figures/<profile>/custom/, see Setting.folder).
+
+    Under the figure stands the setting's caption line, which says its scale and its data.
+    """
     text = "\n".join(textwrap.wrap(caption or setting.caption, 155))
     fig.supxlabel(text, fontsize=6, color="0.35", x=0.01, ha="left")
     for ax in fig.axes:
         _plain_log_axis(ax)
-    stem = figures_root() / setting.profile / "_".join(filter(None, [notebook, part]))
+    stem = figures_root() / setting.folder / "_".join(filter(None, [notebook, part]))
     for suffix in (".png", ".pdf"):
         with whole(stem.with_suffix(suffix)) as temporary:
             # without a date in the file, the same figure is the same bytes
@@ -125,7 +129,7 @@ def tables_root() -> Path:
 
 def save_table(table: pd.DataFrame, notebook: str, setting, part: str = "") -> pd.DataFrame:
     """Write results/<profile>/tables/<notebook>[_part].csv, .md and .tex; returns the table for the notebook to show."""
-    stem = tables_root() / setting.profile / "tables" / "_".join(filter(None, [notebook, part]))
+    stem = tables_root() / setting.folder / "tables" / "_".join(filter(None, [notebook, part]))
     content = {
         ".csv": table.to_csv(index=False),
         ".md": table.to_markdown(index=False) + "\n",

@@ -417,3 +417,20 @@ def test_the_papers_setting_takes_two_steps(config, tmp_path):
     assert set(before) - moved - {"slot_attn.slot_attention.norm_slots.bias"} <= untouched | {
         name for name in before if "weight" in name and before[name].dim() == 1
     }
+
+
+def test_what_somebody_else_s_parameters_make_is_kept_apart():
+    """Other seeds and overrides must not overwrite the figures of the committed runs, and their captions must not say what is not so."""
+    plain = experiments.setting("cpu")
+    assert plain.folder == "cpu" and plain.caption.startswith("Generated CLEVR-Mirror scenes") and "Overridden" not in plain.caption
+    assert experiments.setting("cpu", seeds=[0, 1, 2]).folder == "cpu"
+    for custom in (experiments.setting("cpu", seeds=[0]), experiments.setting("cpu", overrides={"training.steps": 5}), experiments.setting("cpu", custom=True)):
+        assert custom.folder == "cpu/custom"
+    files = experiments.setting("cpu", overrides={"data.door": "files", "training.steps": 5})
+    assert files.caption.startswith("CLEVR-Mirror scenes, the authors' files.") and "training.steps = 5" in files.caption
+
+
+def test_a_frozen_dvae_follows_the_data_of_its_run():
+    setting = experiments.setting("smoke", overrides={"data.num_scenes": 61, "model.vocab_size": 20})
+    config = experiments.slate(setting, "IN", 0)
+    assert config.data.num_scenes == config.dvae.data.num_scenes == 61 and config.model.vocab_size == config.dvae.vocab_size == 20

@@ -24,7 +24,7 @@ class SLATERun:
     tau_start, _final, _steps  cosine temperature of the relaxed sample that a jointly trained dVAE decodes
     eval_images              validation images for the cross entropy
     jacobian_images          of those, how many the spectral norm and the residuals are averaged over
-    residual_steps           iterations whose residuals are recorded
+    residual_steps           steps of the iteration whose residuals are recorded
     regenerate_images        test images that are regenerated token by token at the end
     sample_images            of those, how many are kept as pictures
     """
@@ -93,7 +93,8 @@ class SLATETask:
         return {"val_cross_entropy": total / len(self.validation), **usage, **self._iteration()}
 
     def _iteration(self) -> dict[str, float]:
-        """The cell at work on validation images: residual of each iteration, spectral norm of the Jacobian at the slots that the model uses."""
+        """The cell at work on validation images: relative residual of each step (step n goes from z_(n-1) to z_n), and the spectral norm of the
+        Jacobian at the slots that the model uses."""
         c = self.config
         drawn, noise = self._draw(self.validation[: c.jacobian_images], seed=0)
         cell = self.model.slot_cell(drawn)
