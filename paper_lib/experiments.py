@@ -33,7 +33,6 @@ class Setting:
     device: str
     if_missing: str
     overrides: dict
-
     custom: bool = False
 
     @property

@@ -29,6 +29,7 @@ from filelock import FileLock
 
 from paper_lib import complexity, experiments
 from paper_lib.files import whole, write_json
+from paper_lib.machine import processor
 from paper_lib.models import SlotAttention
 from paper_lib.training.checkpoint import load_tensors, model_weights, save_tensors
 from paper_lib.training.config import DataConfig
@@ -182,19 +183,11 @@ def _perform(config, folder: Path, setting: experiments.Setting) -> dict:
 def _provenance(config, device: str) -> dict:
     return {
         "seed": config.seed,
-        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "mitsuba")}},
         "commit": _commit(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _commit() -> str:

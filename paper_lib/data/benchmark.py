@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..files import whole
+from ..machine import processor
 from . import clevr_mirror, render, render_stacks, shapestacks
 from .generated import cores
 from .scenes import sample_scene
@@ -45,7 +46,7 @@ def main() -> None:
 
 {IMAGES_PER_WORKER} images for each worker, the start of the processes included. Noise: standard deviation between two renders of one scene, values in [0, 1].
 
-{_processor()}, {cores()} cores, of which other processes kept {load_before:.1f} busy when this began; Python {platform.python_version()}, {versions}.
+{processor()}, {cores()} cores, of which other processes kept {load_before:.1f} busy when this began; Python {platform.python_version()}, {versions}.
 Written by `python -m paper_lib.data.benchmark`.
 """
     results = Path(os.environ.get("PAPER_RESULTS") or Path(__file__).resolve().parents[2] / "results")
@@ -73,14 +74,6 @@ def noise(draw) -> tuple[float, float]:
 def _cpu_of_children() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":
