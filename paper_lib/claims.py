@@ -60,6 +60,16 @@ C1_TRAINS_BETTER = Claim(
 )  # fmt: skip
 C4_CLOSE_TO_ZERO = Claim("C4", "the forward residual is close to zero", "implicit: relative residual of step {n}, last third of training", 0.1, below=True)
 C4_STABLE = Claim("C4", "and stable", "implicit: relative residual of step {n}, last third of training / first third", 1.5, below=True)
+C5_FAR_BELOW = Claim(
+    "C5", "BB, IN and BN are far below vanilla", "validation cross entropy, last tenth of training: the worst of BB, IN, BN / vanilla", 0.8, below=True
+)
+C5_ALIKE = Claim(
+    "C5", "BB, IN and BN follow the same curve", "validation cross entropy, last tenth of training: the worst of BB, IN, BN / the best", 1.1, below=True
+)
+C6_IB_UNSTABLE = Claim(
+    "C6", "IB is less stable than the others", "largest rise of the validation cross entropy above its best so far (nats): IB - the worst of BB, IN, BN", 1.0,
+    below=False,
+)  # fmt: skip
 # measured once, not over seeds: judged on the repeats' medians
 C2_FLAT, C2_LINEAR = 0.1, (0.8, 1.2)  # exponent of n: flat below; linear between (the upper bound was added after the measurement)
 
@@ -77,6 +87,12 @@ def last(curve: pd.Series, part: float) -> float:
     """Mean over the last `part` of training of a curve indexed by step."""
     curve = curve.dropna()
     return curve[curve.index > (1 - part) * curve.index[-1]].mean() if len(curve) else float("nan")
+
+
+def largest_rise(curve: pd.Series) -> float:
+    """How far a curve indexed by step ever rises above its best value so far: 0 for one that only falls."""
+    curve = curve.dropna()
+    return float((curve - curve.cummin()).max()) if len(curve) else float("nan")
 
 
 def bootstrap_mean(values: np.ndarray, draws: int = 10_000, level: float = 0.95) -> tuple[float, float, float]:

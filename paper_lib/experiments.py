@@ -157,11 +157,22 @@ def vanilla_and_implicit(setting: Setting) -> dict[str, list[SLATERun]]:
     return {name: [slate(setting, name, seed) for seed in setting.seeds] for name in ("vanilla", "IN")}
 
 
+def solvers(setting: Setting) -> dict[str, list[SLATERun]]:
+    """Table 2's five pairs, and Anderson in both places, which the paper does not have."""
+    return {name: [slate(setting, name, seed) for seed in setting.seeds] for name in ("vanilla", "IB", "BB", "IN", "BN", "AN", "AA")}
+
+
+def solver_cost(setting: Setting) -> ComplexityRun:
+    """Time and memory of slot attention under every pair, at the number of iterations that the runs train with."""
+    return replace(complexity(setting), variants=tuple(solvers(setting)), iterations=(solvers(setting)["IN"][0].model.num_iterations,))
+
+
 NOTEBOOKS = {
     "fig01_overview": vanilla_and_implicit,
     "tab01_complexity": lambda setting: {"complexity": [complexity(setting)]},
     "fig02_one_line": lambda setting: {"IN": vanilla_and_implicit(setting)["IN"]},
     "fig03a_residuals": vanilla_and_implicit,
+    "fig03b_solvers": lambda setting: solvers(setting) | {"cost": [solver_cost(setting)]},
     "data_gallery": lambda setting: {},
 }
 GALLERY_ITEMS = {"smoke": 10, "quick": 100, "cpu": 100, "paper": 2_000}

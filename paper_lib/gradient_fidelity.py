@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paper_lib.fixed_point import Iteration, Neumann, adjoints, jacobian
-from paper_lib.models import SlotAttention
+from paper_lib.models import SlotAttention, variant
 from paper_lib.runs import Run
 
 CONVERGED = 1e-8  # relative residual at which z* counts as a fixed point
@@ -69,6 +69,19 @@ def residuals(run: Run, steps: int) -> Tensor:
     attention, inputs, slots = run.cell(Iteration(steps), Neumann(), torch.float64)
     with torch.no_grad():
         return attention(inputs, slots).residuals
+
+
+def solver_statistics(run: Run) -> dict[str, str]:
+    """How a run's own solver and adjoint do on its trained cell, over its test scenes: steps and final relative residual, forward and backward."""
+    attention, inputs, slots = run.cell(*variant(run.config.model.variant, run.config.model.num_iterations))
+    solution = attention(inputs, slots)
+    (solution.value * torch.randn(slots.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
+    parts = {"forward": solution, "backward": solution.backward}
+    return {
+        f"{name} {what}": "" if part is None else text(part)
+        for name, part in parts.items()
+        for what, text in (("steps", lambda p: f"{p.steps.float().mean():.0f}"), ("residual", lambda p: f"{p.residuals.amin(0).mean():.2g}"))
+    }
 
 
 def compare(run: Run, estimators: dict[str, tuple | None], seed: int = 0) -> tuple[pd.DataFrame, dict]:
