@@ -22,9 +22,8 @@ def folder(config):
 
 
 def needed_by_run(wildcards):
-    """A run on a frozen dVAE needs that dVAE's run. `ancient`: once it is there, its date decides nothing (a clone gives every file a new one)."""
-    frozen = getattr(CONFIGS[wildcards.run_id], "dvae", None)
-    return ancient(f"{folder(frozen)}/summary.json") if frozen else []
+    """The runs that it builds on. `ancient`: once they are there, their dates decide nothing (a clone gives every file a new one)."""
+    return [ancient(f"{folder(c)}/summary.json") for c in experiments.needs(CONFIGS[wildcards.run_id])]
 
 
 def needed_by_notebook(wildcards):

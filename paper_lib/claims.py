@@ -10,7 +10,7 @@ Two claims are not about seeds: C2 is judged on one measurement (see `judge_comp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,10 @@ class Claim:
     statistic: str
     threshold: float
     below: bool
+
+    def about(self, **names: str) -> Claim:
+        """The same claim with the names in its {braces} filled in."""
+        return replace(self, words=self.words.format(**names), statistic=self.statistic.format(**names))
 
     def judge(self, values) -> dict:
         """One row of a claims table from the statistic's values (one a seed; nan for a seed that has none, which decides nothing)."""
@@ -70,6 +74,42 @@ C6_IB_UNSTABLE = Claim(
     "C6", "IB is less stable than the others", "largest rise of the validation cross entropy above its best so far (nats): IB - the worst of BB, IN, BN", 1.0,
     below=False,
 )  # fmt: skip
+C7_OBJECTS = Claim("C7", "implicit keeps objects that vanilla loses", "CLEVR-Mirror, test: squared error on objects, implicit / vanilla", 0.8, below=True)
+C7_MASKS = Claim("C7", "vanilla's masks degenerate on ShapeStacks, implicit's do not", "ShapeStacks, test: FG-ARI, implicit - vanilla", 0.1, below=False)
+C8_MSE = Claim("C8", "implicit's MSE is lower on {data}", "regenerated test images: MSE, implicit / vanilla", 1.0, below=True)
+C8_FRECHET = Claim("C8", "implicit's Frechet distance is lower on {data}", "regenerated test images: Frechet distance, implicit / vanilla", 1.0, below=True)
+C9_VANILLA_EXPLODES = Claim(
+    "C9", "without {trick} vanilla explodes", "vanilla: largest spectral norm in training, without {trick} / with all tricks", 2.0, below=False
+)
+C9_IMPLICIT_DOES_NOT = Claim(
+    "C9", "without {trick} implicit does not", "implicit: largest spectral norm in training, without {trick} / with all tricks", 2.0, below=True
+)
+C9_DECAY_TAMES = Claim(
+    "C9", "learning-rate decay tames {method}'s norm", "{method}: spectral norm, last third of training, with all tricks / without lr decay", 0.9, below=True
+)
+C9_DECAY_HURTS = Claim(
+    "C9", "and hurts {method}'s optimisation", "{method}: validation cross entropy, last tenth, with all tricks / without lr decay", 1.0, below=False
+)
+C10_EXPLODES = Claim(
+    "C10", "without {trick} vanilla's gradients explode", "largest gradient norm of slot attention in training: vanilla / implicit", 10.0, below=False
+)
+C11_INSENSITIVE = Claim(
+    "C11", "implicit is insensitive to the number of iterations", "implicit: validation cross entropy at the end, worst number / best", 1.2, below=True
+)
+C11_HARDER = Claim("C11", "vanilla is harder to train with more", "vanilla: validation cross entropy at the end, most iterations / fewest", 1.1, below=False)
+C12_ONE_IS_WORSE = Claim(
+    "C12", "vanilla with one iteration reconstructs about 2x worse", "regenerated test MSE: vanilla with 1 iteration / implicit with {n}", 1.5, below=False
+)
+C15_SEVERAL = Claim(
+    "C15", "several decompositions are possible", "adjusted Rand index of implicit's masks with vanilla's, same scenes", 0.8, below=True
+)  # fmt: skip
+C16_VANILLA_DROPS = Claim(
+    "C16", "without clipping vanilla drops in quality", "vanilla: regenerated test MSE, without clipping / with all tricks", 1.2, below=False
+)
+C16_IMPLICIT_DOES_NOT = Claim("C16", "implicit does not", "implicit: regenerated test MSE, without clipping / with all tricks", 1.1, below=True)
+C17_LOWER = Claim(
+    "C17", "implicit's validation loss is lower on {data}", "validation cross entropy, last tenth of training: implicit / vanilla", 1.0, below=True
+)
 # measured once, not over seeds: judged on the repeats' medians
 C2_FLAT, C2_LINEAR = 0.1, (0.8, 1.2)  # exponent of n: flat below; linear between (the upper bound was added after the measurement)
 

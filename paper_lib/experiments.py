@@ -8,6 +8,7 @@ import torch
 
 from paper_lib.complexity import ComplexityRun
 from paper_lib.models import SLATEConfig
+from paper_lib.regeneration import RegenerationRun
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.dvae import DVAERun
 from paper_lib.training.slate import SLATERun
@@ -22,6 +23,7 @@ PROFILES = {
 }
 COMMITTED = ("cpu",)  # profiles whose results are in the repository
 DEFAULT_SEEDS = {"smoke": (0,), "quick": (0,), "cpu": (0, 1, 2), "paper": (0, 1, 2, 3)}
+SWEPT_SEEDS = DEFAULT_SEEDS | {"cpu": (0,)}  # of every run but the pair that most figures compare
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Setting:
     """What a notebook's parameters ask for, checked; see `setting`."""
 
     profile: str
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # of the pair that most figures compare, `vanilla_and_implicit`
+    swept_seeds: tuple[int, ...]  # of every other run
     device: str
     if_missing: str
     overrides: dict
@@ -43,11 +46,23 @@ class Setting:
     @property
     def caption(self) -> str:
         """The line under a figure that says how small its scale is, where its pictures come from, and what was overridden."""
-        data = slate(self, "IN", self.seeds[0]).data
-        shown = {"clevr_mirror": "CLEVR-Mirror scenes", "shapestacks": "ShapeStacks scenes"}.get(data.name, data.name)
-        source = f"Generated {shown}, not the authors' files." if data.door == "generator" else f"{shown}, the authors' files."
+        return self.caption_of(slate(self, "IN", self.seeds[0]))
+
+    def caption_of(self, *configs: SLATERun) -> str:
+        """The same for a figure of runs on other data sets, or on several."""
+        sources = dict.fromkeys(_SOURCES.get((c.data.name, c.data.door), f"{c.data.name}, the authors' files.") for c in configs)
         overridden = f" Overridden: {', '.join(f'{k} = {v}' for k, v in self.overrides.items())}." if self.overrides else ""
-        return f"{source} Scale ({self.profile}): {PROFILES[self.profile]}.{overridden}"
+        return f"{' '.join(sources)} Scale ({self.profile}): {PROFILES[self.profile]}.{overridden}"
+
+
+_SOURCES = {
+    ("clevr_mirror", "generator"): "Generated CLEVR-Mirror scenes, not the authors' files.",
+    ("shapestacks", "generator"): "Generated ShapeStacks scenes, not the authors' files.",
+    ("photos", "generator"): "Crops of 7 photographs (5 to train on, 1 to validate, 1 to test), in place of COCO: inconclusive by construction.",
+    ("clevr_mirror", "files"): "CLEVR-Mirror scenes, the authors' files.",
+    ("shapestacks", "files"): "ShapeStacks scenes, the authors' files.",
+    ("coco", "files"): "COCO-2017, the authors' files.",
+}
 
 
 def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: str | None = None, overrides: dict | None = None,
@@ -55,7 +70,7 @@ def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: s
     """A notebook's parameters, checked. Raises ValueError with the remedy for one that makes no sense.
 
     profile     smoke, quick, cpu or paper
-    seeds       a seed or a list of seeds; None takes the profile's own
+    seeds       a seed or a list of seeds; None takes the profile's own: at the cpu scale three for the pair that most figures compare, one for the rest
     device      "cpu", "cuda", "cuda:1", ...
     if_missing  what to do about a run without results: "error" says how to get it, "train" trains it; None: "error" for profiles whose results are
                 committed, "train" for the others
@@ -65,9 +80,10 @@ def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: s
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
+    swept_seeds = seeds
     if seeds is None:
-        seeds = DEFAULT_SEEDS[profile]
-    seeds = (seeds,) if isinstance(seeds, int) else seeds
+        seeds, swept_seeds = DEFAULT_SEEDS[profile], SWEPT_SEEDS[profile]
+    seeds, swept_seeds = ((s,) if isinstance(s, int) else s for s in (seeds, swept_seeds))
     if not isinstance(seeds, (list, tuple)) or not seeds or any(type(s) is not int or s < 0 for s in seeds) or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be a non-negative integer or a list of different ones, such as [0, 1, 2]; got {seeds!r}")
     try:
@@ -84,7 +100,7 @@ def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: s
     if fixed := {"seed", "model.variant"} & set(overrides):
         raise ValueError(f"overrides: {' and '.join(sorted(fixed))} would make the runs that a figure compares one and the same; use the seeds parameter")
     custom = custom or bool(overrides) or tuple(seeds) != DEFAULT_SEEDS[profile]
-    return Setting(profile, tuple(seeds), device, if_missing, overrides, custom)
+    return Setting(profile, tuple(seeds), tuple(swept_seeds), device, if_missing, overrides, custom)
 
 
 # ---- the profiles' sizes ----
@@ -96,6 +112,22 @@ _DATA = {
     "paper": DataConfig(size=64, num_scenes=100_000),
 }
 _NO_TRICKS = dict(warmup_steps=0, clip=None, lr_decay_epochs=None)
+# the optimisation tricks of the paper; small: the same share of training for the warm-up, and the nearest to it that whole evaluations allow for the decay
+_TRICKS = {
+    "smoke": dict(warmup_steps=2, clip=1.0, lr_decay_epochs=1),
+    "quick": dict(warmup_steps=20, clip=1.0, lr_decay_epochs=1),
+    "cpu": dict(warmup_steps=240, clip=1.0, lr_decay_epochs=1),
+    "paper": dict(warmup_steps=30_000, clip=1.0, lr_decay_epochs=4),
+}
+_SHORT = {"smoke": 6, "quick": 150, "cpu": 2_000, "paper": 250_000}  # training steps of the sweeps of Figures 5 and 6
+
+
+def data_sets(setting: Setting) -> dict[str, dict]:
+    """The three data sets of Sec. 5.3 by the name that figures show, as changes for `slate`. Photographs stand in for COCO, under their own name, except at
+    the paper's scale."""
+    stacks = dict(data__name="shapestacks", data__min_objects=2, data__max_objects=min(6, _DATA[setting.profile].max_objects))
+    third = {"COCO-2017": dict(data__name="coco", data__door="files")} if setting.profile == "paper" else {"photos": dict(data__name="photos")}
+    return {"CLEVR-Mirror": {}, "ShapeStacks": stacks, **third}
 
 
 def dvae(setting: Setting) -> DVAERun | None:
@@ -113,8 +145,12 @@ def dvae(setting: Setting) -> DVAERun | None:
     }[setting.profile]  # fmt: skip
 
 
-def slate(setting: Setting, variant: str, seed: int, **changes) -> SLATERun:
-    """SLATE on CLEVR-Mirror. `changes` and the setting's overrides by dotted name, with __ for the dot in `changes`: model__num_iterations=1."""
+def slate(setting: Setting, variant: str, seed: int, steps: int | None = None, **changes) -> SLATERun:
+    """SLATE on CLEVR-Mirror, or on the `data` among `changes`.
+
+    `changes` and the setting's overrides by dotted name, with __ for the dot in `changes`: model__num_iterations=1. `steps` is the profile's unless given,
+    and yields to an override, `changes` do not: ValueError for an override of what a figure compares.
+    """
     data, frozen = _DATA[setting.profile], dvae(setting)
     small = dict(d_model=64, slot_size=64, mlp_hidden_size=64, num_slots=7, num_dec_blocks=4, num_heads=4)
     config = {
@@ -133,9 +169,12 @@ def slate(setting: Setting, variant: str, seed: int, **changes) -> SLATERun:
             SLATEConfig(image_size=64, vocab_size=4096, num_dec_blocks=8, num_heads=8), data, TrainingConfig(log_every=100, eval_every=1_400)),
     }[setting.profile]()  # fmt: skip
     changes = {name.replace("__", "."): value for name, value in changes.items()}
-    changes = {"model.variant": variant, "seed": seed} | changes | setting.overrides
+    if compared := set(changes) & set(setting.overrides):
+        raise ValueError(f"overrides: {' and '.join(sorted(compared))} is what this figure compares, and would make its runs one and the same")
+    changes = {"model.variant": variant, "seed": seed} | ({"training.steps": steps} if steps else {}) | changes | setting.overrides
     if frozen:  # its data and vocabulary are the model's
-        changes |= {f"dvae.{path.removeprefix('model.')}": value for path, value in changes.items() if path.startswith("data.") or path == "model.vocab_size"}
+        shared = [path for path in changes if path.split(".")[0] == "data" or path == "model.vocab_size"]
+        changes |= {f"dvae.{path.removeprefix('model.')}": changes[path] for path in shared}
     return override(config, changes)
 
 
@@ -159,12 +198,72 @@ def vanilla_and_implicit(setting: Setting) -> dict[str, list[SLATERun]]:
 
 def solvers(setting: Setting) -> dict[str, list[SLATERun]]:
     """Table 2's five pairs, and Anderson in both places, which the paper does not have."""
-    return {name: [slate(setting, name, seed) for seed in setting.seeds] for name in ("vanilla", "IB", "BB", "IN", "BN", "AN", "AA")}
+    others = {name: [slate(setting, name, seed) for seed in setting.swept_seeds] for name in ("IB", "BB", "BN", "AN", "AA")}
+    pair = vanilla_and_implicit(setting)
+    return {name: (pair | others)[name] for name in ("vanilla", "IB", "BB", "IN", "BN", "AN", "AA")}
 
 
 def solver_cost(setting: Setting) -> ComplexityRun:
-    """Time and memory of slot attention under every pair, at the number of iterations that the runs train with."""
-    return replace(complexity(setting), variants=tuple(solvers(setting)), iterations=(solvers(setting)["IN"][0].model.num_iterations,))
+    """Time and memory of slot attention and of a training step under every pair, at the number of iterations that the runs train with."""
+    model = slate(setting, "IN", 0).model
+    return replace(complexity(setting), variants=tuple(solvers(setting)), iterations=(model.num_iterations,), training_step=model)
+
+
+def tricks(setting: Setting) -> dict[tuple[str, str], list[SLATERun]]:
+    """Fig. 5: all the optimisation tricks, and all but one, for both methods: (method, what is removed) -> one run a seed."""
+    with_all = {f"training__{name}": value for name, value in _TRICKS[setting.profile].items()}
+    removed = {"nothing": {}, "lr decay": {"training__lr_decay_epochs": None}, "clipping": {"training__clip": None}, "warm-up": {"training__warmup_steps": 0}}
+    return {
+        (method, what): [slate(setting, method, seed, steps=_SHORT[setting.profile], **with_all | changes) for seed in setting.swept_seeds]
+        for what, changes in removed.items()
+        for method in ("vanilla", "IN")
+    }
+
+
+def iterations(setting: Setting) -> dict[tuple[str, int], list[SLATERun]]:
+    """Fig. 6b: (method, number of iterations) -> one run a seed. Those that other figures show as well are as long as these need them."""
+    pair = vanilla_and_implicit(setting)
+    usual = pair["IN"][0].model.num_iterations
+    counts = {"smoke": (1, 7), "quick": (1, 7, 15)}.get(setting.profile, (1, 3, 5, 7, 11, 15))
+    groups = {}
+    for method in pair:
+        for n in counts:
+            steps = None if (method, n) == ("vanilla", 1) else _SHORT[setting.profile]
+            sweep = [slate(setting, method, seed, steps, model__num_iterations=n) for seed in setting.swept_seeds] if n != usual else pair[method]
+            groups[method, n] = sweep
+    return groups
+
+
+def one_iteration(setting: Setting) -> dict[str, list[SLATERun]]:
+    """Fig. 6c: vanilla with one iteration, beside the pair."""
+    return {"vanilla, n = 1": iterations(setting)["vanilla", 1], **vanilla_and_implicit(setting)}
+
+
+def generalisation(setting: Setting, size: int | None = None) -> dict[tuple[str, str], list[SLATERun]]:
+    """Sec. 5.3, Table 3 and Fig. 4: (data set, method) -> one run a seed; at the paper's scale at `size` 64 or 96."""
+    larger = dict(data__size=size, model__image_size=size) if size and size != _DATA[setting.profile].size else {}
+    return {
+        (name, method): [slate(setting, method, seed, **changes, **larger) for seed in (setting.swept_seeds if changes else setting.seeds)]
+        for name, changes in data_sets(setting).items()
+        for method in ("vanilla", "IN")
+    }
+
+
+def resolutions(setting: Setting) -> tuple[int, ...]:
+    """Image sizes of Sec. 5.3: two at the paper's scale, the last of them that of Table 3; one elsewhere."""
+    return (64, 96) if setting.profile == "paper" else (_DATA[setting.profile].size,)
+
+
+def regeneration(setting: Setting, features: str | None = None) -> dict[tuple[str, str], list[RegenerationRun]]:
+    """Table 3: (data set, method) -> the test images of every run, regenerated from their slots and scored; `features` as in `RegenerationRun`."""
+    images = {"smoke": 4, "quick": 64}.get(setting.profile)
+    features = features or ("inception" if setting.profile == "paper" else "efficientnet-lite0")
+    runs = generalisation(setting, resolutions(setting)[-1])
+    return {key: [RegenerationRun(run, images, features) for run in group] for key, group in runs.items()}
+
+
+def _sec53(setting: Setting) -> dict:
+    return {(*key, size): group for size in resolutions(setting) for key, group in generalisation(setting, size).items()}
 
 
 NOTEBOOKS = {
@@ -173,6 +272,15 @@ NOTEBOOKS = {
     "fig02_one_line": lambda setting: {"IN": vanilla_and_implicit(setting)["IN"]},
     "fig03a_residuals": vanilla_and_implicit,
     "fig03b_solvers": lambda setting: solvers(setting) | {"cost": [solver_cost(setting)]},
+    "fig04_qualitative": regeneration,
+    "tab03_fid_mse": regeneration,
+    "sec53_validation_loss": _sec53,
+    "fig05_optimization_tricks": tricks,
+    "fig06a_gradient_norms": lambda setting: tricks(setting) | vanilla_and_implicit(setting),
+    "fig06b_iterations": iterations,
+    "fig06c_one_iteration": one_iteration,
+    "fig09_10_decompositions": vanilla_and_implicit,
+    "fig12_13_no_clipping": tricks,
     "data_gallery": lambda setting: {},
 }
 GALLERY_ITEMS = {"smoke": 10, "quick": 100, "cpu": 100, "paper": 2_000}
@@ -185,9 +293,14 @@ def runs_of(notebook: str, setting: Setting) -> list:
     configs: dict = {}
     for group in NOTEBOOKS[notebook](setting).values():
         for config in group:
-            needed = getattr(config, "dvae", None)
-            configs |= {c: None for c in (needed, config) if c is not None}
+            configs |= dict.fromkeys([*needs(config), config])
     return list(configs)
+
+
+def needs(config) -> list:
+    """The runs that a run builds on, in the order in which they are made: a frozen dVAE's, a regeneration's SLATE."""
+    first = [getattr(config, name, None) for name in ("dvae", "slate")]
+    return [c for run in first if run is not None for c in (*needs(run), run)]
 
 
 def override(config, changes: dict):

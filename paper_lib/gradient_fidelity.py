@@ -72,14 +72,20 @@ def residuals(run: Run, steps: int) -> Tensor:
 
 
 def solver_statistics(run: Run) -> dict[str, str]:
-    """How a run's own solver and adjoint do on its trained cell, over its test scenes: steps and final relative residual, forward and backward."""
+    """How a run's own solver and adjoint do on its trained cell, over its test scenes: steps and smallest relative residual, forward and backward.
+
+    Empty for a run that left no cell; without the backward half for an adjoint that solves nothing.
+    """
+    if not (run.folder / "cell.safetensors").exists():
+        return {}
     attention, inputs, slots = run.cell(*variant(run.config.model.variant, run.config.model.num_iterations))
     solution = attention(inputs, slots)
     (solution.value * torch.randn(slots.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
     parts = {"forward": solution, "backward": solution.backward}
     return {
-        f"{name} {what}": "" if part is None else text(part)
+        f"{name} {what}": text(part)
         for name, part in parts.items()
+        if part is not None
         for what, text in (("steps", lambda p: f"{p.steps.float().mean():.0f}"), ("residual", lambda p: f"{p.residuals.amin(0).mean():.2g}"))
     }
 

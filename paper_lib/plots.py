@@ -63,9 +63,19 @@ def band(ax, method: str, values: pd.DataFrame, label: str | None = None, **kwar
     if seeds > 1:
         ax.fill_between(values.index, values.min(axis=1), values.max(axis=1), color=COLOURS[method], alpha=0.18, linewidth=0)
     for seed in values:
-        curve = values[seed].dropna()
-        if len(curve) and curve.index[-1] < values.index[-1]:
-            ax.plot(curve.index[-1], curve.iloc[-1], "x", color=COLOURS[method], markersize=7, label=f"{name(method)}, seed {seed}: diverged here")
+        mark_divergence(ax, values[seed], COLOURS[method], f"{name(method)}, seed {seed}: diverged here")
+
+
+def mark_divergence(ax, values: pd.Series, colour, label: str | None = None) -> None:
+    """A cross where a curve ends before its index does."""
+    curve = values.dropna()
+    if len(curve) and curve.index[-1] < values.index[-1]:
+        ax.plot(curve.index[-1], curve.iloc[-1], "x", color=colour, markersize=7, label=label)
+
+
+def shades(count: int) -> list:
+    """So many colours from light to dark, for an ordered parameter."""
+    return sns.color_palette("viridis_r", count)
 
 
 def steps_axis(ax) -> None:

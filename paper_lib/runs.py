@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from paper_lib import complexity, experiments
+from paper_lib import complexity, experiments, regeneration
 from paper_lib.files import whole, write_json
 from paper_lib.machine import processor
 from paper_lib.models import SlotAttention
@@ -153,6 +153,13 @@ def _perform(config, folder: Path, setting: experiments.Setting) -> dict:
         with whole(folder / "metrics.csv") as temporary:
             complexity.measure(config, setting.device).to_csv(temporary, index=False, float_format="%.6g")
         return {"status": "finished", "final": {}, **provenance}
+    if config.kind == "regeneration":
+        run, final = get(config.slate, setting), {}
+        if run.summary["final"]:  # a run that diverged before its first evaluation has nothing to show
+            scores, final = regeneration.measure(config, run.weights, setting.device)
+            with whole(folder / "metrics.csv") as temporary:
+                scores.to_csv(temporary, index=False, float_format="%.5g")
+        return {"status": run.summary["status"], "final": final, **provenance}
 
     frozen = None
     if config.kind == "slate" and config.dvae is not None:

@@ -113,10 +113,10 @@ class SLATETask:
     def samples(self) -> dict[str, np.ndarray]:
         """Test images, their reconstructions by the dVAE alone and from the slots, uint8 (n, H, W, 3); masks float16 (n, tokens, slots)."""
         keep = self.config.sample_images
-        tokens, recon, attn = self._regenerate(self.test[:keep])
+        floor, recon, attn = regenerate(self.model, self.test[:keep])
         return {
             "image": to_uint8(self.test[:keep]),
-            "dvae": to_uint8(self.model.decode_tokens(tokens)),
+            "dvae": to_uint8(floor),
             "reconstruction": to_uint8(recon),
             "attn": attn.cpu().numpy().astype(np.float16),
         }
@@ -125,7 +125,7 @@ class SLATETask:
     def cell(self) -> dict[str, Tensor]:
         """The trained slot attention and something to run it on, small enough to keep (float16): its weights as weights/<name>, and for four test
         images its inputs (4, N, d_model) and initial slots (4, K, slot_size)."""
-        encoder, noise = self.model.slot_attn, self._noise(4, seed=0)
+        encoder, noise = self.model.slot_attn, slot_noise(self.model, 4, seed=0)
         inputs = encoder.inputs(self.model.embed(self.model.tokenize(self.test[:4].to(self._device)))[:, 1:])
         tensors = {f"weights/{name}": value for name, value in encoder.slot_attention.state_dict().items()}
         tensors |= {"inputs": inputs, "slots": encoder.initial_slots(noise)}
@@ -136,24 +136,30 @@ class SLATETask:
         """Regenerated from the slots token by token: squared error on test images, beside the floor that the dVAE sets."""
         ours = floor = 0.0
         for image in self.test.split(64):
-            tokens, recon, _ = self._regenerate(image)
+            decoded, recon, _ = regenerate(self.model, image)
             ours += (image.to(recon.device) - recon).square().sum().item()
-            floor += (image.to(recon.device) - self.model.decode_tokens(tokens)).square().sum().item()
+            floor += (image.to(recon.device) - decoded).square().sum().item()
         return {"test_mse": ours / len(self.test), "test_mse_dvae": floor / len(self.test), "test_images": len(self.test)}
-
-    def _regenerate(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        tokens = self.model.tokenize(image.to(self._device))
-        out = self.model.infer_slots(tokens, self._noise(len(image), seed=0))
-        return tokens, self.model.decode_tokens(self.model.generate_tokens(out.slots)), out.attn
 
     def _draw(self, image: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator(self._device).manual_seed(seed)
-        return self.model.sample_tokens(image.to(self._device), generator), self._noise(len(image), seed)
-
-    def _noise(self, batch: int, seed: int) -> Tensor:
-        c = self.config.model
-        return torch.randn(batch, c.num_slots, c.slot_size, generator=torch.Generator().manual_seed(seed)).to(self._device)
+        return self.model.sample_tokens(image.to(self._device), generator), slot_noise(self.model, len(image), seed)
 
     @property
     def _device(self):
         return self.model.out.weight.device
+
+
+def slot_noise(model: SLATE, batch: int, seed: int) -> Tensor:
+    """(B, K, D) standard normal, the same on every device."""
+    c = model.config
+    return torch.randn(batch, c.num_slots, c.slot_size, generator=torch.Generator().manual_seed(seed)).to(model.out.weight.device)
+
+
+@torch.no_grad()
+def regenerate(model: SLATE, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """image (B, 3, H, W) -> what the dVAE makes of its most likely tokens, and of those that are generated from the slots, one by one, both (B, 3, H, W);
+    the masks (B, tokens, slots). The slots start from the same draws every time."""
+    tokens = model.tokenize(image.to(model.out.weight.device))
+    out = model.infer_slots(tokens, slot_noise(model, len(image), seed=0))
+    return model.decode_tokens(tokens), model.decode_tokens(model.generate_tokens(out.slots)), out.attn
