@@ -64,16 +64,28 @@ C1_TRAINS_BETTER = Claim(
 )  # fmt: skip
 C4_CLOSE_TO_ZERO = Claim("C4", "the forward residual is close to zero", "implicit: relative residual of step {n}, last third of training", 0.1, below=True)
 C4_STABLE = Claim("C4", "and stable", "implicit: relative residual of step {n}, last third of training / first third", 1.5, below=True)
+# judged twice: "without the tricks", as the small profiles train, and "with all tricks", as the paper does
 C5_FAR_BELOW = Claim(
-    "C5", "BB, IN and BN are far below vanilla", "validation cross entropy, last tenth of training: the worst of BB, IN, BN / vanilla", 0.8, below=True
+    "C5",
+    "{tricks}, BB, IN and BN are far below vanilla",
+    "validation cross entropy, last tenth of training: the worst of BB, IN, BN / vanilla",
+    0.8,
+    below=True,
 )
 C5_ALIKE = Claim(
-    "C5", "BB, IN and BN follow the same curve", "validation cross entropy, last tenth of training: the worst of BB, IN, BN / the best", 1.1, below=True
+    "C5",
+    "{tricks}, BB, IN and BN follow the same curve",
+    "validation cross entropy, last tenth of training: the worst of BB, IN, BN / the best",
+    1.1,
+    below=True,
 )
 C6_IB_UNSTABLE = Claim(
-    "C6", "IB is less stable than the others", "largest rise of the validation cross entropy above its best so far (nats): IB - the worst of BB, IN, BN", 1.0,
+    "C6",
+    "{tricks}, IB is less stable than the others",
+    "largest rise of the validation cross entropy above its best so far (nats): IB - the worst of BB, IN, BN",
+    1.0,
     below=False,
-)  # fmt: skip
+)
 C7_OBJECTS = Claim("C7", "implicit keeps objects that vanilla loses", "CLEVR-Mirror, test: squared error on objects, implicit / vanilla", 0.8, below=True)
 C7_MASKS = Claim("C7", "vanilla's masks degenerate on ShapeStacks, implicit's do not", "ShapeStacks, test: FG-ARI, implicit - vanilla", 0.1, below=False)
 C8_MSE = Claim("C8", "implicit's MSE is lower on {data}", "regenerated test images: MSE, implicit / vanilla", 1.0, below=True)
