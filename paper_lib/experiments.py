@@ -115,11 +115,11 @@ _NO_TRICKS = dict(warmup_steps=0, clip=None, lr_decay_epochs=None)
 # the optimisation tricks of the paper; small: the same share of training for the warm-up, and the nearest to it that whole evaluations allow for the decay
 _TRICKS = {
     "smoke": dict(warmup_steps=2, clip=1.0, lr_decay_epochs=1),
-    "quick": dict(warmup_steps=20, clip=1.0, lr_decay_epochs=1),
+    "quick": dict(warmup_steps=12, clip=1.0, lr_decay_epochs=1),
     "cpu": dict(warmup_steps=240, clip=1.0, lr_decay_epochs=1),
     "paper": dict(warmup_steps=30_000, clip=1.0, lr_decay_epochs=4),
 }
-_SHORT = {"smoke": 6, "quick": 150, "cpu": 2_000, "paper": 250_000}  # training steps of the sweeps of Figures 5 and 6
+_SHORT = {"smoke": 6, "quick": 100, "cpu": 2_000, "paper": 250_000}  # training steps of the sweeps of Figures 5 and 6
 
 
 def data_sets(setting: Setting) -> dict[str, dict]:
@@ -159,7 +159,7 @@ def slate(setting: Setting, variant: str, seed: int, steps: int | None = None, *
             data, TrainingConfig(steps=6, batch_size=4, log_every=1, eval_every=2, **_NO_TRICKS), frozen, lr=1e-3,
             eval_images=8, jacobian_images=2, regenerate_images=4, sample_images=4),
         "quick": lambda: SLATERun(
-            SLATEConfig(image_size=32, vocab_size=64, **small), data, TrainingConfig(steps=400, batch_size=32, eval_every=50, **_NO_TRICKS), frozen,
+            SLATEConfig(image_size=32, vocab_size=64, **small), data, TrainingConfig(steps=300, batch_size=32, eval_every=50, **_NO_TRICKS), frozen,
             lr=1e-3, eval_images=128, jacobian_images=16, regenerate_images=64, sample_images=8),
         "cpu": lambda: SLATERun(
             SLATEConfig(image_size=32, vocab_size=128, **small), data, TrainingConfig(steps=3_000, batch_size=32, eval_every=100, **_NO_TRICKS), frozen,
