@@ -49,6 +49,7 @@ class Claim:
             "mean": f"{mean:.3g}",
             "95% interval": f"[{low:.3g}, {high:.3g}]",
             "seeds": len(values),
+            "mean agrees": "yes" if (mean < self.threshold if self.below else mean > self.threshold) else "no" if len(values) else "",
             "verdict": verdict,
         }
 
@@ -158,9 +159,11 @@ def bootstrap_mean(values: np.ndarray, draws: int = 10_000, level: float = 0.95)
 
 def sentence(row: dict) -> str:
     """A row of `judge` in words."""
+    few = {"yes": "agrees with the claim", "no": "does not agree with the claim"}.get(row["mean agrees"], "does not exist")
+    too_few = f" Too few seeds for a verdict; the mean {few}." if row["seeds"] < MIN_SEEDS else ""
     return (
         f"{row['']}, {row['the claim']}: {row['verdict']} at this scale. {row['statistic']}: {row['mean']}, 95% interval {row['95% interval']} "
-        f"over {row['seeds']} seed(s); the claim holds if {row['holds if']}."
+        f"over {row['seeds']} seed(s); the claim holds if {row['holds if']}.{too_few}"
     )
 
 

@@ -16,8 +16,12 @@ from paper_lib import batch, experiments
 from paper_lib.runs import ROOT
 
 # figures and tables of each notebook, by part
-FIGURES = {"fig01_overview": ["", "reconstructions"], "data_gallery": ["", "statistics"]}
-TABLES = {"fig01_overview": ["", "claims"], "fig03a_residuals": ["", "claims"], "tab01_complexity": ["", "claims"], "data_gallery": ["properties", "sources"]}
+FIGURES = {
+    "fig01_overview": ["", "reconstructions"],
+    "fig04_qualitative": ["clevr", "shapestacks", "photos"],
+    "data_gallery": ["", "statistics"],
+}
+TABLES = {name: ["", "claims"] for name in experiments.NOTEBOOKS} | {"fig02_one_line": [""], "data_gallery": ["properties", "sources"]}
 
 
 def execute(name, out, **parameters):

@@ -1,0 +1,428 @@
+"""Which runs a figure compares: that they differ in what it says and in nothing else, that figures share runs, and what parameters do to them."""
+
+import re
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+from paper_lib import data, experiments, plots
+from paper_lib.experiments import NOTEBOOKS, PROFILES
+from paper_lib.models import VARIANTS
+
+SETTINGS = {name: experiments.setting(name) for name in PROFILES}
+SMALL = [name for name in PROFILES if name != "paper"]
+every_profile = pytest.mark.parametrize("profile", PROFILES)
+every_small_profile = pytest.mark.parametrize("profile", SMALL)
+
+TRICKS = {"lr decay": ("training.lr_decay_epochs", None), "clipping": ("training.clip", None), "warm-up": ("training.warmup_steps", 0)}
+WITHIN = {path for path, _ in TRICKS.values()}
+
+
+def flat(config, path=""):
+    """Every number of a config, and of the configs in it, by dotted name."""
+    values = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        values |= flat(value, f"{path}{f.name}.") if is_dataclass(value) else {path + f.name: value}
+    return values
+
+
+def differ(a, b):
+    """Dotted names of what two configs differ in."""
+    a, b = flat(a), flat(b)
+    return {name for name in {*a, *b} if a.get(name, "absent") != b.get(name, "absent")}
+
+
+def by_seed(configs):
+    assert len({config.seed for config in configs}) == len(configs)
+    return {config.seed: config for config in configs}
+
+
+def paired(a, b):
+    """Pairs of runs of the same seed."""
+    a, b = by_seed(a), by_seed(b)
+    pairs = [(a[seed], b[seed]) for seed in a if seed in b]
+    assert pairs
+    return pairs
+
+
+def slates(setting, notebooks=tuple(NOTEBOOKS)):
+    return {config: None for name in notebooks for config in experiments.runs_of(name, setting) if config.kind == "slate"}
+
+
+# ---------------------------------------------------------------- what figures compare
+
+
+@every_profile
+def test_pairs_differ_in_nothing_but_the_variant(profile):
+    setting = SETTINGS[profile]
+    groups = [experiments.vanilla_and_implicit(setting), *experiments.solvers(setting).values(), *experiments.gradient_norms(setting).values()]
+    for of in (experiments.tricks, experiments.iterations, experiments.generalisation):
+        by_rest = {}
+        for (first, second), configs in of(setting).items():
+            method, rest = (second, first) if of is experiments.generalisation else (first, second)
+            by_rest.setdefault(rest, {})[method] = configs
+        groups += by_rest.values()
+    assert len(groups) > 10
+    for group in groups:
+        assert {"vanilla", "IN"} <= set(group)
+        for method, configs in group.items():
+            assert {config.model.variant for config in configs} == {method}
+            for config, implicit in paired(configs, group["IN"]):
+                allowed = {"training.steps"} if config.model.num_iterations == 1 else set()  # checked below
+                assert differ(config, implicit) - allowed == ({"model.variant"} if method != "IN" else set())
+
+
+@every_profile
+def test_each_removal_removes_one_trick(profile):
+    setting = SETTINGS[profile]
+    groups = experiments.tricks(setting)
+    assert set(groups) == {(method, what) for method in ("vanilla", "IN") for what in ("nothing", *TRICKS)}
+    for (method, what), configs in groups.items():
+        whole = groups[method, "nothing"]
+        assert [config.seed for config in configs] == [config.seed for config in whole] == list(setting.swept_seeds)
+        for config, other in zip(configs, whole):
+            t = config.training
+            assert config.model.variant == method
+            if what == "nothing":
+                assert t.lr_decay_epochs and t.clip and 0 < t.warmup_steps < t.steps
+            else:
+                path, off = TRICKS[what]
+                assert differ(config, other) == {path} and flat(config)[path] == off
+
+
+@every_profile
+def test_runs_with_the_tricks_and_without_differ_in_the_tricks(profile):
+    setting = SETTINGS[profile]
+    solvers, tricks, pair = experiments.solvers(setting), experiments.tricks(setting), experiments.vanilla_and_implicit(setting)
+    assert solvers["with all tricks"]["IN"] == tricks["IN", "nothing"] and solvers["with all tricks"]["vanilla"] == tricks["vanilla", "nothing"]
+    if profile == "paper":
+        assert set(solvers) == {"with all tricks"} and solvers["with all tricks"]["IN"] == pair["IN"], "the paper trains with them"
+        return
+    assert solvers["without the tricks"]["IN"] == pair["IN"]
+    for method, configs in solvers["with all tricks"].items():
+        for config, plain in paired(configs, solvers["without the tricks"][method]):
+            assert WITHIN <= differ(config, plain) <= WITHIN | {"training.steps"}
+            assert (plain.training.clip, plain.training.lr_decay_epochs, plain.training.warmup_steps) == (None, None, 0)
+
+
+def test_the_tricks_are_the_papers():
+    papers = experiments.tricks(SETTINGS["paper"])["IN", "nothing"][0].training
+    assert (papers.steps, papers.warmup_steps, papers.clip, papers.lr_decay_epochs) == (250_000, 30_000, 1.0, 4)
+    ours = experiments.tricks(SETTINGS["cpu"])["IN", "nothing"][0].training
+    assert ours.warmup_steps / ours.steps == papers.warmup_steps / papers.steps and ours.clip == papers.clip
+
+
+@every_profile
+def test_solvers(profile):
+    setting = SETTINGS[profile]
+    groups, pair = experiments.solvers(setting), experiments.vanilla_and_implicit(setting)
+    everything = next(iter(groups.values()))
+    assert set(everything) == set(VARIANTS), "Table 2, and Anderson in both places"
+    assert {"vanilla", "IB", "BB", "IN", "BN"} <= set(groups["with all tricks"])
+    assert (everything["vanilla"], everything["IN"]) == (pair["vanilla"], pair["IN"])
+    for name in set(VARIANTS) - {"vanilla", "IN"}:
+        assert [config.seed for config in everything[name]] == list(setting.swept_seeds)
+
+
+@every_profile
+def test_the_cost_is_measured_at_the_sizes_of_the_runs(profile):
+    setting = SETTINGS[profile]
+    cost, run = experiments.solver_cost(setting), experiments.vanilla_and_implicit(setting)["IN"][0]
+    assert set(cost.variants) == set(VARIANTS) and cost.iterations == (run.model.num_iterations,) and cost.training_step == run.model
+    assert differ(cost, experiments.complexity(setting)) == {"variants", "iterations", *(n for n in flat(cost) if n.startswith("training_step."))} | {
+        "training_step"
+    }
+    assert (cost.size, cost.tokens) == (run.model.slot_size, (run.model.image_size // 4) ** 2)
+    if profile in ("cpu", "paper"):  # the scales whose numbers are looked at
+        assert (cost.batch, cost.slots) == (run.training.batch_size, run.model.num_slots)
+
+
+@every_profile
+def test_iterations_differ_in_their_number_and_length(profile):
+    setting = SETTINGS[profile]
+    groups, pair = experiments.iterations(setting), experiments.vanilla_and_implicit(setting)
+    counts = {n for _, n in groups}
+    assert set(groups) == {(method, n) for method in pair for n in counts} and {1, 7} <= counts
+    if profile in ("cpu", "paper"):
+        assert counts == {1, 3, 5, 7, 11, 15}
+    sweep = {config.training.steps for (method, n), group in groups.items() for config in group if n != 7 and (method, n) != ("vanilla", 1)}
+    (length,) = sweep
+    for (method, n), configs in groups.items():
+        for config, usual in paired(configs, pair[method]):
+            assert (config.model.variant, config.model.num_iterations) == (method, n)
+            assert differ(config, usual) - {"training.steps"} == ({"model.num_iterations"} if n != 7 else set())
+            assert config.training.steps >= length, "so that all can be compared at that length"
+    assert all(groups[method, 7] == pair[method] for method in pair)
+
+
+@every_profile
+def test_one_iteration_beside_the_pair(profile):
+    setting = SETTINGS[profile]
+    groups, pair = experiments.one_iteration(setting), experiments.vanilla_and_implicit(setting)
+    assert groups == {"vanilla, n = 1": experiments.iterations(setting)["vanilla", 1], **pair}
+    for one, usual in paired(groups["vanilla, n = 1"], pair["vanilla"]):
+        assert differ(one, usual) == {"model.num_iterations"} and one.model.num_iterations == 1, "as long as the pair, too"
+    assert all(name.split(",")[0] in plots.COLOURS for name in groups)
+
+
+@every_profile
+def test_gradient_norms_are_of_runs_that_other_figures_show(profile):
+    setting = SETTINGS[profile]
+    groups, tricks = experiments.gradient_norms(setting), experiments.tricks(setting)
+    assert groups["clipping"] == {method: tricks[method, "clipping"] for method in ("vanilla", "IN")}
+    assert all(config.training.clip is None for group in groups.values() for configs in group.values() for config in configs), "or nothing could be seen"
+    shown = slates(setting, ["fig05_optimization_tricks", "fig01_overview"])
+    assert set(slates(setting, ["fig06a_gradient_norms"])) <= set(shown)
+
+
+@every_profile
+def test_figures_share_their_runs(profile):
+    setting = SETTINGS[profile]
+    named = {name: set(experiments.runs_of(name, setting)) for name in NOTEBOOKS}
+    assert named["fig12_13_no_clipping"] <= named["fig05_optimization_tricks"]
+    assert named["fig04_qualitative"] == named["tab03_fid_mse"]
+    assert {c for c in named["tab03_fid_mse"] if c.kind != "regeneration"} <= named["sec53_validation_loss"]
+    for name in ("fig03a_residuals", "fig02_one_line", "fig09_10_decompositions"):
+        assert named[name] <= named["fig01_overview"]
+    for name in ("fig06c_one_iteration", "fig06b_iterations", "fig03b_solvers", "sec53_validation_loss"):
+        assert named["fig01_overview"] <= named[name]
+    assert named["data_gallery"] == set()
+
+
+# ---------------------------------------------------------------- data
+
+
+def named(groups, name):
+    return [config for key, group in groups.items() if key[0] == name for config in group]
+
+
+@every_profile
+def test_data_sets_differ_in_their_data_alone(profile):
+    setting = SETTINGS[profile]
+    groups, pair = experiments.generalisation(setting), experiments.vanilla_and_implicit(setting)
+    third = "COCO-2017" if profile == "paper" else "photos"
+    assert list(dict.fromkeys(name for name, _ in groups)) == ["CLEVR-Mirror", "ShapeStacks", third]
+    expected = {"CLEVR-Mirror": ("clevr_mirror", "generator"), "ShapeStacks": ("shapestacks", "generator"), "photos": ("photos", "generator")}
+    expected["COCO-2017"] = ("coco", "files")
+    for (name, method), configs in groups.items():
+        assert {(config.data.name, config.data.door) for config in configs} == {expected[name]}
+        for config, clevr in paired(configs, pair[method]):
+            changed = differ(config, clevr)
+            assert {path.removeprefix("dvae.").split(".")[0] for path in changed} == (set() if name == "CLEVR-Mirror" else {"data"})
+            assert not {"data.size", "data.num_scenes", "data.seed"} & changed
+    assert {config.data.name for config in slates(setting)} == {expected[name][0] for name, _ in groups}
+
+
+def test_the_papers_data_sets():
+    """Sec. 5.3 at 64x64 and at 96x96; Table 3 and Figure 4 at 96x96, all test images, with the network of FID."""
+    setting = SETTINGS["paper"]
+    small, large = (experiments.generalisation(setting, size) for size in (64, 96))
+    assert experiments.resolutions(setting) == (64, 96)
+    for key, configs in small.items():
+        for config, larger in paired(configs, large[key]):
+            assert differ(config, larger) == {"data.size", "model.image_size"} and (config.data.size, larger.data.size) == (64, 96)
+    shown = set(slates(setting, ["sec53_validation_loss"]))
+    assert shown == {config for groups in (small, large) for configs in groups.values() for config in configs}
+    scored = experiments.regeneration(setting)
+    assert {key: [run.slate for run in group] for key, group in scored.items()} == large
+    assert {(run.features, run.images) for group in scored.values() for run in group} == {("inception", None)}
+    assert all(len(group) == 4 for groups in (small, large) for group in groups.values()), "seeds"
+
+
+@every_small_profile
+def test_the_small_scales_data_sets(profile):
+    """What generators can make, at one size; the stand-in network, whose distances are not FID."""
+    setting = SETTINGS[profile]
+    (size,) = experiments.resolutions(setting)
+    groups, scored = experiments.generalisation(setting), experiments.regeneration(setting)
+    assert {config.data.size for config in slates(setting)} == {size} and groups == experiments.generalisation(setting, size)
+    for config in slates(setting):
+        assert config.data.door == "generator" and data.which_door(config.data.name, "generator") == "generator"
+    assert {key: [run.slate for run in group] for key, group in scored.items()} == groups
+    assert {run.features for group in scored.values() for run in group} == {"efficientnet-lite0"}
+    other = experiments.regeneration(setting, "inception")
+    assert all(differ(a, b) == {"features"} and a.features == "inception" for key in scored for a, b in paired(other[key], scored[key]))
+    if profile == "cpu":
+        assert {run.images for group in scored.values() for run in group} == {None}, "every test image"
+
+
+@every_profile
+def test_models_fit_their_data_and_their_dvae(profile):
+    setting = SETTINGS[profile]
+    configs = slates(setting)
+    assert len(configs) > 20
+    for config in configs:
+        assert config.model.image_size == config.data.size
+        assert (config.dvae is None) == (profile == "paper")
+        if config.dvae:
+            assert config.dvae.data == config.data and config.dvae.vocab_size == config.model.vocab_size
+    # on one data set all share one, so that they see the same tokens
+    dvaes = {config.dvae for config in configs}
+    assert len(dvaes) == (1 if profile == "paper" else 3)
+
+
+# ---------------------------------------------------------------- what builds on what
+
+
+def prerequisites(config):
+    """What must be there before a config can be run, as its kind says."""
+    if config.kind == "regeneration":
+        return {config.slate} | prerequisites(config.slate)
+    return {config.dvae} - {None} if config.kind == "slate" else set()
+
+
+@every_profile
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_what_is_needed_comes_first_and_once(notebook, profile):
+    setting = SETTINGS[profile]
+    listed, shown = experiments.runs_of(notebook, setting), [config for group in NOTEBOOKS[notebook](setting).values() for config in group]
+    assert len(set(listed)) == len(listed)
+    for k, config in enumerate(listed):
+        assert prerequisites(config) <= set(listed[:k])
+    assert set(listed) == set(shown).union(*map(prerequisites, shown))
+
+
+def test_needs():
+    setting = SETTINGS["smoke"]
+    scored = experiments.regeneration(setting)["ShapeStacks", "IN"][0]
+    assert experiments.needs(scored) == [scored.slate.dvae, scored.slate] and scored.slate.dvae.data.name == "shapestacks"
+    assert experiments.needs(scored.slate) == [scored.slate.dvae] and experiments.needs(scored.slate.dvae) == []
+    assert experiments.needs(experiments.complexity(setting)) == experiments.needs(experiments.solver_cost(setting)) == []
+    joint = experiments.regeneration(SETTINGS["paper"])["ShapeStacks", "IN"][0]
+    assert experiments.needs(joint) == [joint.slate] and experiments.needs(joint.slate) == []
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def trained(group):
+    return [config for config in group if config.kind != "complexity"]
+
+
+@every_profile
+def test_given_seeds_are_those_of_every_run(profile):
+    for seeds, expected in (([4, 1], (4, 1)), (7, (7,)), ((0,), (0,))):
+        setting = experiments.setting(profile, seeds)
+        assert setting.seeds == setting.swept_seeds == expected
+        for notebook in NOTEBOOKS.values():
+            for group in notebook(setting).values():
+                assert not trained(group) or tuple(config.seed for config in group) == expected
+
+
+@every_profile
+def test_the_profiles_own_seeds(profile):
+    """At the cpu scale three for the pair that most figures compare, one for the rest; elsewhere as many for all."""
+    setting = SETTINGS[profile]
+    expected = {"cpu": ((0, 1, 2), (0,)), "paper": ((0, 1, 2, 3),) * 2}.get(profile, ((0,),) * 2)
+    assert (setting.seeds, setting.swept_seeds) == expected
+    pair = [config for group in experiments.vanilla_and_implicit(setting).values() for config in group]
+    seen = set()
+    for notebook in NOTEBOOKS.values():
+        for group in map(trained, notebook(setting).values()):
+            if group:
+                of_the_pair = all(getattr(config, "slate", config) in pair for config in group)
+                seeds = tuple(config.seed for config in group)
+                assert seeds == expected[0] if of_the_pair and len(group) > 1 else seeds == expected[1]
+                seen.add(seeds)
+    assert seen == set(expected)
+
+
+COMPARED = [
+    (experiments.tricks, "training.clip", 0.5),
+    (experiments.tricks, "training.lr_decay_epochs", 2),
+    (experiments.tricks, "training.warmup_steps", 3),
+    (experiments.gradient_norms, "training.clip", None),
+    (experiments.iterations, "model.num_iterations", 3),
+    (experiments.one_iteration, "model.num_iterations", 7),
+    (experiments.generalisation, "data.name", "shapestacks"),
+    (experiments.regeneration, "data.name", "shapestacks"),
+]
+
+
+@pytest.mark.parametrize("profile", ["smoke", "paper"])
+@pytest.mark.parametrize("groups, path, value", COMPARED)
+def test_what_a_figure_compares_cannot_be_overridden(groups, path, value, profile):
+    setting = experiments.setting(profile, overrides={path: value})
+    with pytest.raises(ValueError, match=f"overrides: {re.escape(path)} is what this figure compares"):
+        groups(setting)
+    for config in experiments.vanilla_and_implicit(setting)["IN"]:
+        assert flat(config)[path] == value, "of figures that do not compare it"
+
+
+def test_several_are_all_named_and_sizes_are_compared_at_the_papers_scale():
+    with pytest.raises(ValueError, match=r"training\.clip and training\.warmup_steps is"):
+        experiments.tricks(experiments.setting("smoke", overrides={"training.warmup_steps": 1, "lr": 1.0, "training.clip": 2.0}))
+    setting = experiments.setting("paper", overrides={"data.size": 32, "model.image_size": 32})
+    with pytest.raises(ValueError, match=r"data\.size and model\.image_size"):
+        experiments.runs_of("sec53_validation_loss", setting)
+    with pytest.raises(ValueError, match="clip"):
+        experiments.solvers(experiments.setting("smoke", overrides={"training.clip": 0.5}))
+
+
+@every_profile
+def test_an_overridden_number_of_steps_is_that_of_every_run(profile):
+    setting = experiments.setting(profile, overrides={"training.steps": 4, "model.num_slots": 2})
+    configs = slates(setting)
+    assert len(configs) > 20 and {(c.training.steps, c.model.num_slots) for c in configs} == {(4, 2)}
+    assert {c.dvae for c in configs} == {c.dvae for c in slates(SETTINGS[profile])}, "the dVAE's training is not the runs'"
+
+
+@every_small_profile
+def test_an_overridden_data_set_reaches_the_dvaes(profile):
+    setting = experiments.setting(profile, overrides={"data.num_scenes": 61, "model.vocab_size": 20, "data.seed": 5})
+    for config in slates(setting):
+        for part in (config, config.dvae):
+            assert (part.data.num_scenes, part.data.seed) == (61, 5)
+        assert config.model.vocab_size == config.dvae.vocab_size == 20 and config.dvae.data == config.data
+
+
+@every_profile
+def test_steps_are_the_profiles_unless_given_or_overridden(profile):
+    setting = SETTINGS[profile]
+    usual = experiments.slate(setting, "IN", 0)
+    given = experiments.slate(setting, "IN", 0, steps=5)
+    assert given.training.steps == 5 and differ(given, usual) == {"training.steps"}
+    overridden = experiments.setting(profile, overrides={"training.steps": 4})
+    assert experiments.slate(overridden, "IN", 0, steps=5).training.steps == 4
+
+
+def test_a_change_reaches_the_config_that_it_names():
+    setting = SETTINGS["smoke"]
+    changed = experiments.slate(setting, "BB", 3, model__num_iterations=2, lr=0.5)
+    assert (changed.model.variant, changed.seed, changed.model.num_iterations, changed.lr) == ("BB", 3, 2, 0.5)
+    assert differ(changed, experiments.slate(setting, "BB", 3)) == {"model.num_iterations", "lr"}
+    with pytest.raises(ValueError, match="'model.iterations'.*num_iterations"):
+        experiments.slate(setting, "IN", 0, model__iterations=2)
+
+
+# ---------------------------------------------------------------- captions
+
+
+def caption(setting, of):
+    return setting.caption_of(*[config for group in of(setting).values() for config in group])
+
+
+def test_a_caption_says_where_every_picture_comes_from():
+    small = caption(SETTINGS["cpu"], experiments.generalisation)
+    for words in ("Generated CLEVR-Mirror scenes, not the authors' files.", "Generated ShapeStacks scenes, not the authors' files.", "in place of COCO"):
+        assert small.count(words) == 1, "once, however many runs"
+    assert PROFILES["cpu"] in small and "COCO-2017" not in small
+    papers = caption(SETTINGS["paper"], experiments.generalisation)
+    assert "COCO-2017, the authors' files." in papers and "photo" not in papers
+    files = experiments.setting("cpu", overrides={"data.door": "files", "data.name": "shapestacks"})
+    assert files.caption.startswith("ShapeStacks scenes, the authors' files.") and "Overridden: data.door = files, data.name = shapestacks." in files.caption
+
+
+@every_profile
+def test_the_settings_own_caption_is_that_of_its_pair(profile):
+    setting = SETTINGS[profile]
+    assert setting.caption == caption(setting, experiments.vanilla_and_implicit) and "CLEVR-Mirror" in setting.caption and "Stacks" not in setting.caption
+
+
+def test_photographs_are_as_many_as_the_caption_says():
+    from paper_lib.data.photos import PHOTOGRAPHS
+
+    splits = [photograph.split for photograph in PHOTOGRAPHS]
+    words = f"Crops of {len(splits)} photographs ({splits.count('train')} to train on, {splits.count('validation')} to validate, {splits.count('test')} to test)"
+    assert words in caption(SETTINGS["cpu"], experiments.generalisation)
