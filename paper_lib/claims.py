@@ -32,14 +32,17 @@ class Claim:
         """The same claim with the names in its {braces} filled in."""
         return replace(self, words=self.words.format(**names), statistic=self.statistic.format(**names))
 
-    def judge(self, values) -> dict:
-        """One row of a claims table from the statistic's values (one a seed; nan for a seed that has none, which decides nothing)."""
+    def judge(self, values, can_decide: bool = True) -> dict:
+        """One row of a claims table from the statistic's values (one a seed; nan for a seed that has none, which decides nothing).
+
+        can_decide: False where the data could not settle the claim whatever they show, such as a handful of photographs in COCO's place.
+        """
         values = np.asarray(values, dtype=float)
         values = values[np.isfinite(values)]
         mean, low, high = bootstrap_mean(values)
         inside, outside = (high < self.threshold, low >= self.threshold) if self.below else (low > self.threshold, high <= self.threshold)
         verdict = "inconclusive"
-        if len(values) >= MIN_SEEDS:
+        if can_decide and len(values) >= MIN_SEEDS:
             verdict = "supported" if inside else "not supported" if outside else "inconclusive"
         return {
             "": self.number,
