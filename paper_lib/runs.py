@@ -1,8 +1,8 @@
 """Where a run's results live: run it, resume it, or load it.
 
 A run is a config. Its results are in results/<profile>/runs/<run id>/: config.json, metrics.csv, summary.json, samples.npz, weights.safetensors
-(and cell.safetensors, the slot attention of a SLATE); while it trains, checkpoint.safetensors instead of the last ones. The run id ends in a hash of
-what the config says beyond the defaults, and of the data's version: figures that ask for the same run share it, and a new config field with a default
+(and cell.safetensors, the slot attention of a model that has one); while it trains, checkpoint.safetensors instead of the last ones. The run id ends in a
+hash of what the config says beyond the defaults, and of the data's version: figures that ask for the same run share it, and a new config field with a default
 leaves finished runs where they are. (So a default, once there are results, is for ever: a new value is a new field or an explicit setting.)
 
     python -m paper_lib.runs cpu                  the profile's runs and their state
@@ -31,12 +31,15 @@ from paper_lib import complexity, experiments, regeneration
 from paper_lib.files import whole, write_json
 from paper_lib.machine import processor
 from paper_lib.models import SlotAttention
+from paper_lib.training.autoencoder import AutoencoderTask
 from paper_lib.training.checkpoint import load_tensors, model_weights, save_tensors
 from paper_lib.training.config import DataConfig
 from paper_lib.training.dvae import DVAETask
 from paper_lib.training.loop import train
+from paper_lib.training.set_prediction import SetPredictionTask
 from paper_lib.training.slate import SLATETask
 
+TASKS = {"dvae": DVAETask, "slate": SLATETask, "autoencoder": AutoencoderTask, "set_prediction": SetPredictionTask}  # by the kind of a run that trains
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -70,11 +73,12 @@ class Run:
             return dict(archive)
 
     def cell(self, solver, adjoint, dtype: torch.dtype = torch.float32) -> tuple[SlotAttention, torch.Tensor, torch.Tensor]:
-        """The trained slot attention of a SLATE run under any solver and adjoint, with inputs (4, N, D) and initial slots (4, K, D) of four test images."""
+        """A run's trained slot attention under any solver and adjoint, with inputs (4, N, D) and initial slots (4, K, D) of four test images."""
         model = self.config.model
-        attention = SlotAttention(model.d_model, model.slot_size, model.mlp_hidden_size, solver, adjoint, model.num_slot_heads)
         tensors = {name: value.to(dtype) for name, value in load_tensors(self.folder / "cell.safetensors")[0].items()}
         inputs, slots = tensors.pop("inputs"), tensors.pop("slots")
+        heads = getattr(model, "num_slot_heads", 1)  # Locatello et al.'s models have one
+        attention = SlotAttention(inputs.shape[-1], model.slot_size, model.mlp_hidden_size, solver, adjoint, heads)
         attention.to(dtype).load_state_dict({name.removeprefix("weights/"): value for name, value in tensors.items()})
         return attention, inputs, slots
 
@@ -154,22 +158,22 @@ def _perform(config, folder: Path, setting: experiments.Setting) -> dict:
             complexity.measure(config, setting.device).to_csv(temporary, index=False, float_format="%.6g")
         return {"status": "finished", "final": {}, **provenance}
     if config.kind == "regeneration":
-        run, final = get(config.slate, setting), {}
-        if run.summary["final"]:  # a run that diverged before its first evaluation has nothing to show
-            scores, final = regeneration.measure(config, run.weights, setting.device)
-            with whole(folder / "metrics.csv") as temporary:
-                scores.to_csv(temporary, index=False, float_format="%.5g")
+        run = get(config.slate, setting)
+        shown = bool(run.summary["final"])  # a run that diverged before its first evaluation has nothing to show
+        scores, final = regeneration.measure(config, run.weights, setting.device) if shown else (pd.DataFrame(columns=["image", "mse", "mse_dvae"]), {})
+        with whole(folder / "metrics.csv") as temporary:
+            scores.to_csv(temporary, index=False, float_format="%.5g")
         return {"status": run.summary["status"], "final": final, **provenance}
 
-    frozen = None
+    given = {}
     if config.kind == "slate" and config.dvae is not None:
         run = get(config.dvae, setting)
         if faults := config.dvae.faults(run.summary["final"]):
             raise RuntimeError(f"dVAE {run.folder.name} fails its check, and nothing that is built on it would mean anything: {'; '.join(faults)}.")
-        frozen = run.weights
+        given["dvae_weights"] = run.weights
     splits = {name: config.data.load(name) for name in ("train", "validation", "test")}
     torch.manual_seed(config.seed)
-    task = DVAETask(config, splits["train"], splits["validation"]) if config.kind == "dvae" else SLATETask(config, *splits.values(), dvae_weights=frozen)
+    task = TASKS[config.kind](config, **splits, **given)
     outcome = train(task, config.training, config.seed, folder, setting.device, description=folder.name)
 
     checkpoint = folder / "checkpoint.safetensors"
@@ -180,7 +184,7 @@ def _perform(config, folder: Path, setting: experiments.Setting) -> dict:
         final = pd.read_csv(folder / "metrics.csv").ffill().iloc[-1].to_dict() | (task.final() if hasattr(task, "final") else {})
         with whole(folder / "samples.npz") as temporary:
             np.savez_compressed(temporary, **task.samples())
-        if config.kind == "slate":
+        if hasattr(task, "cell"):
             save_tensors(folder / "cell.safetensors", task.cell())
         save_tensors(folder / "weights.safetensors", task.model.state_dict())
     cost = {"peak_memory_bytes": complexity.peak_memory(setting.device)}

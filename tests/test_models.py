@@ -295,6 +295,15 @@ def test_initial_weights():
         assert (p == (0 if "bias" in key else 1)).all(), key  # biases; the scales of norms
 
 
+def test_a_seed_gives_the_weights_that_it_always_gave():
+    """Committed runs started from these: parameters in the same order, each from the same draws. (Rounding may differ between processors.)"""
+    parameters = list(slate(seed=0).parameters())
+    weights = torch.cat([p.detach().double().flatten() for p in parameters])
+    assert len(parameters) == 119 and len(weights) == 167_022
+    checksum = (weights * torch.arange(len(weights), dtype=torch.float64).cos()).sum().item()
+    assert checksum == pytest.approx(-47.16235997, rel=1e-6) and torch.rand(1).item() == pytest.approx(0.8007170557975769, rel=1e-6)
+
+
 # ---------------------------------------------------------------- SLATE's forward
 
 

@@ -23,6 +23,7 @@ from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.dvae import DVAERun
 from paper_lib.training.loop import train
 from paper_lib.training.slate import SLATERun, SLATETask
+from paper_lib.training.slots import slot_noise
 
 SMOKE = experiments.setting("smoke", if_missing="train")
 PAPER = experiments.setting("paper", if_missing="train")
@@ -45,6 +46,36 @@ def test_run_ids_are_what_they_were(profile):
     assert [runs.run_id(config) for config in configs][: len(GOLDEN[profile])] == GOLDEN[profile]
 
 
+GOLDEN_SWEEPS = {
+    "smoke": {
+        "vanilla without clipping": "slate-vanilla-seed0-6ce61c42d4",
+        "vanilla with one iteration": "slate-vanilla-seed0-26c5de1420",
+        "IN on ShapeStacks": "slate-IN-seed0-f3bd1fe8c0",
+        "IN on photos, regenerated": "regeneration-IN-seed0-11e90790ef",
+        "every pair's cost": "complexity-seed0-5a0a213fb6",
+    },
+    "cpu": {
+        "vanilla with one iteration": "slate-vanilla-seed0-4c2c701b1d",
+        "IN on ShapeStacks": "slate-IN-seed0-dbe82d6497",
+        "BB": "slate-BB-seed0-0403c16ccc",
+    },
+}
+
+
+@pytest.mark.parametrize("profile", GOLDEN_SWEEPS)
+def test_so_are_those_of_the_sweeps(profile):
+    setting = experiments.setting(profile)
+    found = {
+        "vanilla without clipping": experiments.tricks(setting)["vanilla", "clipping"][0],
+        "vanilla with one iteration": experiments.iterations(setting)["vanilla", 1][0],
+        "IN on ShapeStacks": experiments.generalisation(setting)["ShapeStacks", "IN"][0],
+        "IN on photos, regenerated": experiments.regeneration(setting)["photos", "IN"][0],
+        "every pair's cost": experiments.solver_cost(setting),
+        "BB": experiments.solvers(setting)["without the tricks"]["BB"][0],
+    }
+    assert {name: runs.run_id(found[name]) for name in GOLDEN_SWEEPS[profile]} == GOLDEN_SWEEPS[profile]
+
+
 def every_run():
     names = [(notebook, profile) for notebook in experiments.NOTEBOOKS for profile in experiments.PROFILES]
     return {config: None for notebook, profile in names for config in experiments.runs_of(notebook, experiments.setting(profile))}
@@ -54,7 +85,7 @@ def test_different_runs_have_different_ids():
     configs = list(every_run())
     assert len({runs.run_id(config) for config in configs}) == len(configs) > 20
     for config in configs:
-        assert re.fullmatch(r"[a-z]+(-\w+)?-seed\d+-[0-9a-f]{10}", runs.run_id(config))
+        assert re.fullmatch(r"[a-z_]+(-\w+)?-seed\d+-[0-9a-f]{10}", runs.run_id(config))
         json.dumps(runs.identity(config))
 
 
@@ -339,7 +370,7 @@ def test_the_kept_cell_is_the_models(smoke, which):
     attention, inputs, slots = run.cell(Iteration(n), Unrolled() if which == "vanilla" else Neumann())
     assert inputs.shape == (4, 16, 16) and slots.shape == (4, 3, 16) and inputs.dtype == slots.dtype == torch.float32
     with torch.no_grad():
-        noise = task._noise(4, seed=0)
+        noise = slot_noise(task.model.slot_attn, 4, seed=0)
         out = task.model.infer_slots(task.model.tokenize(task.test[:4]), noise)
         ours = attention(inputs, slots)
         torch.testing.assert_close(slots, task.model.slot_attn.initial_slots(noise), rtol=1e-3, atol=1e-3)

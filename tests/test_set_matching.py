@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from paper_lib.metrics.set_matching import average_precision, hungarian_huber_loss
+from paper_lib.metrics.set_matching import average_precision, hungarian_huber_loss, matched_attributes
 
 INF = math.inf
 # The reference has 17 confidences of exactly 1. This is how the sort that made it ranked them; sorts differ between processors.
@@ -195,7 +195,30 @@ def test_a_diverged_prediction_shows(value):
     assert average_precision(predictions.numpy(), targets.numpy(), INF) == 0
 
 
-@pytest.mark.parametrize("score", [lambda p, t: average_precision(p, t, 1), lambda p, t: hungarian_huber_loss(torch.tensor(p), torch.tensor(t))])
+def test_attributes_of_matched_objects():
+    """Two objects and an empty row. Each is found, in another order; of the second the size is wrong, and it is 0.6 scene units off along y."""
+    targets = torch.tensor(scene(0, 5, 0, present=[1, 1, 0]))
+    targets[0, 1, 0], targets[0, 2] = 0.9, 0
+    predictions = targets[:, [2, 1, 0]].clone()
+    predictions[..., -1] = 0.3  # how confident a prediction is counts for nothing
+    predictions[0, 0, 7:18] = 0.2  # nor does what the empty row says
+    predictions[0, 1, 1] += 0.1
+    predictions[0, 1, 3:5] = torch.tensor([0.4, 0.6])
+    assert matched_attributes(predictions, targets) == pytest.approx(
+        {"size_accuracy": 0.5, "material_accuracy": 1, "shape_accuracy": 1, "colour_accuracy": 1, "position_error": 0.3}
+    )
+    nobody = matched_attributes(predictions, torch.zeros_like(targets))
+    assert len(nobody) == 5 and all(math.isnan(value) for value in nobody.values())
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda p, t: average_precision(p, t, 1),
+        lambda p, t: hungarian_huber_loss(torch.tensor(p), torch.tensor(t)),
+        lambda p, t: matched_attributes(torch.tensor(p), torch.tensor(t)),
+    ],
+)
 @pytest.mark.parametrize(
     "predictions, targets, message",
     [

@@ -20,7 +20,7 @@ from paper_lib.training import checkpoint, loop
 from paper_lib.training.config import TrainingConfig
 from paper_lib.training.dvae import DVAERun, DVAETask, code_usage
 from paper_lib.training.loop import train
-from paper_lib.training.schedules import HalveOnPlateau, cosine, linear_warmup
+from paper_lib.training.schedules import HalveOnPlateau, cosine, exponential, linear_warmup
 from paper_lib.training.slate import SLATETask
 
 # ---------------------------------------------------------------- schedules
@@ -29,6 +29,11 @@ from paper_lib.training.slate import SLATETask
 @pytest.mark.parametrize("step, steps, factor", [(0, 10, 0), (1, 10, 0.1), (5, 10, 0.5), (10, 10, 1), (11, 10, 1), (10**6, 10, 1), (0, 0, 1), (3, 0, 1)])
 def test_linear_warmup(step, steps, factor):
     assert linear_warmup(step, steps) == pytest.approx(factor)
+
+
+def test_exponential():
+    assert [exponential(step, 10) for step in (0, 5, 10, 30)] == pytest.approx([1, 2**-0.5, 0.5, 0.125])
+    assert exponential(10**6, None) == exponential(10**6, 0) == 1
 
 
 def test_cosine():
@@ -63,26 +68,32 @@ def test_halving_on_a_plateau(patience, validation, factors):
 
 @pytest.mark.parametrize("n, batch", [(10, 3), (12, 4), (5, 5)])
 def test_an_epoch_visits_each_image_at_most_once(n, batch):
-    images = np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None, None], (n, 2, 2, 3))
     per_epoch, epochs = n // batch, []
     for epoch in range(4):
-        seen = [(loop._batch(images, epoch * per_epoch + k, batch, seed=1)[:, 0, 0, 0] * 255).round().int().tolist() for k in range(per_epoch)]
-        assert all(len(b) == batch for b in seen)
+        seen = [loop._indices(n, epoch * per_epoch + k, batch, seed=1).tolist() for k in range(per_epoch)]
+        assert all(len(b) == batch and b == sorted(b) for b in seen)
         flat = sum(seen, [])
         assert len(set(flat)) == len(flat) == per_epoch * batch
         epochs.append(seen)
     if n > batch:
         assert all(a != b for a, b in zip(epochs, epochs[1:]))
-        assert (loop._batch(images, 0, batch, seed=2) * 255).int().tolist() != (loop._batch(images, 0, batch, seed=1) * 255).int().tolist()
+        assert loop._indices(n, 0, batch, seed=2).tolist() != loop._indices(n, 0, batch, seed=1).tolist()
     state = torch.get_rng_state()
     np.random.seed(5)
-    again = loop._batch(images, per_epoch, batch, seed=1)
-    assert torch.equal(again, loop._batch(images, per_epoch, batch, seed=1)) and torch.equal(state, torch.get_rng_state())
+    again = loop._indices(n, per_epoch, batch, seed=1)
+    assert (again == loop._indices(n, per_epoch, batch, seed=1)).all() and torch.equal(state, torch.get_rng_state())
+
+
+def test_the_batches_are_what_they_were():
+    """Runs that are finished, or half done, saw these."""
+    assert loop._indices(10, 0, 3, seed=1).tolist() == [4, 7, 8] and loop._indices(10, 4, 3, seed=1).tolist() == [0, 1, 6]
 
 
 def test_a_batch_larger_than_the_data_is_all_of_it():
     images = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
-    batch = loop._batch(images, 7, 10, seed=0)
+    task = Toy()
+    task.images = images
+    (batch,) = task.batch(loop._indices(3, 7, 10, seed=0))
     assert batch.shape == (3, 3, 4, 5) and batch.dtype == torch.float32
     np.testing.assert_allclose(batch.permute(0, 2, 3, 1).numpy(), images / np.float32(255))
 
@@ -90,7 +101,7 @@ def test_a_batch_larger_than_the_data_is_all_of_it():
 # ---------------------------------------------------------------- the tricks, on a task whose gradient is known
 
 
-class Toy:
+class Toy(loop.Task):
     """Two groups of parameters; the loss is linear in them, so that the gradient of step k is (k + 1) times `gradient`."""
 
     monitor = "val"
@@ -106,7 +117,7 @@ class Toy:
         self.images = np.zeros((8, 2, 2, 3), np.uint8)
         self.validation, self.broken = list(validation), broken
 
-    def loss(self, image, step):
+    def loss(self, batch, step):
         loss = (step + 1) * sum((self.model[name] * g).sum() for name, g in self.gradient.items())
         return loss * (math.nan if step == self.broken else 1), {"loss": loss.detach(), "twice": 2.0 * step}
 
@@ -176,6 +187,30 @@ def test_learning_rates_decay_by_epochs(steps, tmp_path):
     assert [groups[0][0] for groups in steps] == pytest.approx([0.1] * 10 + [0.05] * 6)
 
 
+def test_learning_rates_decay_exponentially_during_the_warmup_too(steps, tmp_path):
+    train(Toy(), TrainingConfig(**PLAIN | {"warmup_steps": 4, "decay_steps": 3}), 0, tmp_path)
+    warmup = np.array([0.25, 0.5, 0.75, 1, 1, 1])
+    halving = 0.5 ** (np.arange(6) / 3)
+    assert [groups[0][0] for groups in steps] == pytest.approx(list(0.1 * warmup * halving))
+    assert [groups[1][0] for groups in steps] == pytest.approx(list(0.2 * halving)), "without warm-up"
+
+
+def test_a_task_may_add_to_a_batch(tmp_path):
+    seen = []
+
+    class Labelled(Toy):
+        def batch(self, indices):
+            return *super().batch(indices), torch.as_tensor(indices)
+
+        def loss(self, batch, step):
+            seen.append(batch)
+            return super().loss(batch[:1], step)
+
+    train(Labelled(), TrainingConfig(**PLAIN), 4, tmp_path)
+    assert [labels.tolist() for _, labels in seen] == [loop._indices(8, step, 2, seed=4).tolist() for step in range(6)]
+    assert all(image.shape == (2, 3, 2, 2) for image, _ in seen)
+
+
 def test_rows_hold_means_and_largest_norms_of_their_interval(tmp_path):
     train(Toy([7, 8]), TrainingConfig(**PLAIN | {"steps": 7, "log_every": 2, "eval_every": 4}), 0, tmp_path)
     rows = pd.read_csv(tmp_path / "metrics.csv")
@@ -207,8 +242,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, steps):
 def broken_at(monkeypatch, step_of_nan):
     whole = SLATETask.loss
 
-    def loss(self, image, step):
-        value, logs = whole(self, image, step)
+    def loss(self, batch, step):
+        value, logs = whole(self, batch, step)
         return (value * math.nan if step == step_of_nan else value), logs
 
     monkeypatch.setattr(SLATETask, "loss", loss)
@@ -311,7 +346,7 @@ def test_logged_gradient_norms(task, smoke, tmp_path, clip):
     config = replace(smoke.vanilla.config.training, steps=1, clip=clip)
     by_hand = task(smoke.vanilla.config)
     by_hand.model.train()
-    by_hand.loss(loop._batch(by_hand.images, 0, config.batch_size, 0), 0)[0].backward()
+    by_hand.loss(by_hand.batch(loop._indices(len(by_hand.images), 0, config.batch_size, 0)), 0)[0].backward()
     squares = {name: p.grad.double().square().sum().item() for name, p in by_hand.model.named_parameters() if p.grad is not None}
     cell = sum(value for name, value in squares.items() if name.startswith("slot_attn.slot_attention."))
     train(task(smoke.vanilla.config), config, 0, tmp_path)
@@ -359,7 +394,7 @@ def test_the_losses_are_summed_over_an_image(task, smoke):
     subject = DVAETask(config, pictures, pictures)
     for p in subject.model.decoder[-1].parameters():
         nn.init.zeros_(p)  # a black picture
-    loss, logs = subject.loss(loop.to_float(pictures.images), 0)
+    loss, logs = subject.loss(subject.batch(np.arange(4)), 0)
     assert loss.item() == pytest.approx(0.2**2 * 3 * 16 * 16, rel=1e-5) == logs["mse"].item()
     metrics = subject.evaluate()
     assert metrics["val_mse"] == pytest.approx(0.2**2 * 3 * 16 * 16, rel=1e-5) and metrics["mean_image_mse"] == pytest.approx(0, abs=1e-6)

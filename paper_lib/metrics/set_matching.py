@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 NUM_PROPERTIES = 19  # 3 position, 2 size, 2 material, 3 shape, 8 colour, 1 present
-ATTRIBUTES = (slice(3, 5), slice(5, 7), slice(7, 10), slice(10, 18))  # size, material, shape, colour
+ATTRIBUTES = {"size": slice(3, 5), "material": slice(5, 7), "shape": slice(7, 10), "colour": slice(10, 18)}
 SCENE_UNITS = 6.0  # positions in [0, 1] stand for [-3, 3]
 
 
@@ -35,7 +35,7 @@ def average_precision(predictions: np.ndarray, targets: np.ndarray, threshold: f
         return float("nan")
 
     candidate = np.repeat(present[:, None], predictions.shape[1], axis=1)  # (B, predictions, targets)
-    for group in ATTRIBUTES:
+    for group in ATTRIBUTES.values():
         candidate &= predictions[..., group].argmax(-1)[:, :, None] == targets[..., group].argmax(-1)[:, None]
     distance = SCENE_UNITS * np.linalg.norm(predictions[:, :, None, :3] - targets[:, None, :, :3], axis=-1)
     distance = np.where(candidate, distance, np.inf)
@@ -61,11 +61,32 @@ def hungarian_huber_loss(predictions: Tensor, targets: Tensor) -> Tensor:
     Source: Locatello et al. (2020), "Object-Centric Learning with Slot Attention"; Kuhn (1955) for the matching.
     """
     _check(predictions, targets)
-    with torch.no_grad():
-        # predictions that diverged are matched somehow, so that the loss shows it, where scipy would stop the run
-        cost = _huber(predictions[:, :, None], targets[:, None]).double().nan_to_num(nan=1e30, posinf=1e30)
-        match = torch.as_tensor(np.stack([linear_sum_assignment(c)[1] for c in cost.cpu().numpy()]), device=targets.device)
-    return _huber(predictions, targets.take_along_dim(match[..., None], dim=1)).sum(1).mean()
+    return _huber(predictions, _matched(predictions, targets)).sum(1).mean()
+
+
+def matched_attributes(predictions: Tensor, targets: Tensor) -> dict[str, float]:
+    """How well predictions (B, N, 19) know the objects that are present in targets (B, N, 19), each by the prediction that the loss matches to it.
+
+    size_accuracy, material_accuracy, shape_accuracy, colour_accuracy: the share of objects for which the largest entry is the right one; position_error:
+    the mean distance in scene units. What the predictions' last entry says counts for nothing. nan if no object is present.
+
+    Raises ValueError for other shapes.
+    """
+    _check(predictions, targets)
+    matched = _matched(predictions, targets)
+    present = matched[..., -1] > 0.5
+    found, true = predictions[present], matched[present]
+    right = {f"{name}_accuracy": (found[:, group].argmax(-1) == true[:, group].argmax(-1)).double().mean().item() for name, group in ATTRIBUTES.items()}
+    return right | {"position_error": SCENE_UNITS * (found[:, :3] - true[:, :3]).norm(dim=-1).double().mean().item()}
+
+
+@torch.no_grad()
+def _matched(predictions: Tensor, targets: Tensor) -> Tensor:
+    """The target (B, N, 19) of each prediction, under each image's cheapest one-to-one matching."""
+    # predictions that diverged are matched somehow, so that the loss shows it, where scipy would stop the run
+    cost = _huber(predictions[:, :, None], targets[:, None]).double().nan_to_num(nan=1e30, posinf=1e30)
+    match = torch.as_tensor(np.stack([linear_sum_assignment(c)[1] for c in cost.cpu().numpy()]), device=targets.device)
+    return targets.take_along_dim(match[..., None], dim=1)
 
 
 def _huber(predictions: Tensor, targets: Tensor) -> Tensor:

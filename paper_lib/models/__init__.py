@@ -1,7 +1,13 @@
-"""Models that refine slots by iteration: slot attention, and SLATE around it."""
+"""Models that refine slots by iteration: slot attention, SLATE around it, and the two models of Locatello et al. (2020)."""
 
+from paper_lib.models.autoencoder import AutoencoderConfig, AutoencoderOutput, SlotAttentionAutoEncoder
 from paper_lib.models.dvae import DVAE
-from paper_lib.models.slate import SLATE, SLATEConfig, SLATEOutput, SlotOutput
+from paper_lib.models.set_prediction import SetPredictionConfig, SetPredictionOutput, SetPredictor
+from paper_lib.models.slate import SLATE, SLATEConfig, SLATEOutput
 from paper_lib.models.slot_attention import VARIANTS, SlotAttention, variant
+from paper_lib.models.slot_encoder import SlotEncoder, SlotOutput
 
-__all__ = ["DVAE", "SLATE", "VARIANTS", "SLATEConfig", "SLATEOutput", "SlotAttention", "SlotOutput", "variant"]
+__all__ = [
+    "DVAE", "SLATE", "VARIANTS", "AutoencoderConfig", "AutoencoderOutput", "SLATEConfig", "SLATEOutput", "SetPredictionConfig", "SetPredictionOutput",
+    "SetPredictor", "SlotAttention", "SlotAttentionAutoEncoder", "SlotEncoder", "SlotOutput", "variant",
+]  # fmt: skip

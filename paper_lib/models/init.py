@@ -13,6 +13,11 @@ def conv2d(in_channels: int, out_channels: int, kernel_size: int, stride: int = 
     return _init(nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias), kaiming)
 
 
+def conv_transpose2d(in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, output_padding: int) -> nn.ConvTranspose2d:
+    """A transposed convolution; Xavier uniform."""
+    return _init(nn.ConvTranspose2d(in_channels, out_channels, kernel_size, stride, padding, output_padding), kaiming=False)
+
+
 def gru_cell(input_size: int, hidden_size: int) -> nn.GRUCell:
     """A GRU cell; Xavier uniform input weights, orthogonal recurrent weights."""
     cell = nn.GRUCell(input_size, hidden_size)

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paper_lib.fixed_point import Solution
 from paper_lib.models.dvae import DVAE, gumbel_softmax
 from paper_lib.models.init import linear
-from paper_lib.models.slot_attention import SlotAttention, variant
+from paper_lib.models.slot_attention import variant
+from paper_lib.models.slot_encoder import SlotEncoder, SlotOutput
 from paper_lib.models.transformer import PositionalEncoding, TransformerDecoder
 
 
@@ -31,15 +31,6 @@ class SLATEConfig:
     num_heads: int = 4
     dropout: float = 0.1
     variant: str = "IN"
-
-
-@dataclass
-class SlotOutput:
-    """slots (B, K, D); attn (B, N, K), masks that sum to one over the slots; solution: how the fixed point was found."""
-
-    slots: Tensor
-    attn: Tensor
-    solution: Solution
 
 
 @dataclass
@@ -63,7 +54,8 @@ class SLATE(nn.Module):
         self.num_tokens = (c.image_size // 4) ** 2
         self.dvae = DVAE(c.vocab_size)
         self.positional_encoder = PositionalEncoding(1 + self.num_tokens, c.d_model, c.dropout)
-        self.slot_attn = SlotEncoder(c)
+        solver, adjoint = variant(c.variant, c.num_iterations)
+        self.slot_attn = SlotEncoder(c.d_model, c.slot_size, c.mlp_hidden_size, c.num_slots, solver, adjoint, c.num_slot_heads)
         self.dictionary = TokenDictionary(c.vocab_size, c.d_model)
         self.slot_proj = linear(c.slot_size, c.d_model, bias=False)
         self.tf_dec = TransformerDecoder(c.num_dec_blocks, c.d_model, c.num_heads, c.dropout)
@@ -155,42 +147,6 @@ class TokenDictionary(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         return self.dictionary(rows)
-
-
-class SlotEncoder(nn.Module):
-    """Layer norm and MLP over the embedded tokens, random initial slots, slot attention."""
-
-    def __init__(self, config: SLATEConfig):
-        super().__init__()
-        c = config
-        self.num_slots = c.num_slots
-        self.layer_norm = nn.LayerNorm(c.d_model)
-        self.mlp = nn.Sequential(linear(c.d_model, c.d_model, kaiming=True), nn.ReLU(), linear(c.d_model, c.d_model))
-        self.slot_mu = nn.Parameter(torch.empty(1, 1, c.slot_size))
-        self.slot_log_sigma = nn.Parameter(torch.empty(1, 1, c.slot_size))
-        nn.init.xavier_uniform_(self.slot_mu)
-        nn.init.xavier_uniform_(self.slot_log_sigma)
-        solver, adjoint = variant(c.variant, c.num_iterations)
-        self.slot_attention = SlotAttention(c.d_model, c.slot_size, c.mlp_hidden_size, solver, adjoint, c.num_slot_heads)
-
-    def forward(self, embedded: Tensor, slot_noise: Tensor | None = None) -> SlotOutput:
-        """embedded tokens (B, N, d_model), noise (B, K, D) -> SlotOutput."""
-        if slot_noise is None:
-            slot_noise = torch.randn(len(embedded), self.num_slots, self.slot_mu.shape[-1], device=embedded.device, dtype=embedded.dtype)
-        solution = self.slot_attention(self.inputs(embedded), self.initial_slots(slot_noise))
-        return SlotOutput(solution.value, solution.aux, solution)
-
-    def initial_slots(self, noise: Tensor) -> Tensor:
-        """Standard normal noise (B, K, D) -> initial slots (B, K, D), with the learned mean and scale that all slots share."""
-        return self.slot_mu + self.slot_log_sigma.exp() * noise
-
-    def inputs(self, embedded: Tensor) -> Tensor:
-        """Embedded tokens (B, N, d_model) -> what slot attention attends to, of the same shape."""
-        return self.mlp(self.layer_norm(embedded))
-
-    def cell(self, embedded: Tensor):
-        """The slot attention cell for these embedded tokens (B, N, d_model)."""
-        return self.slot_attention.cell(self.inputs(embedded))
 
 
 def _draw(log_probs: Tensor, generator: torch.Generator | None = None) -> Tensor:

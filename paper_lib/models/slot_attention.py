@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,9 +57,13 @@ class SlotAttention(nn.Module):
         self.gru = gru_cell(slot_size, slot_size)
         self.mlp = nn.Sequential(linear(slot_size, mlp_hidden_size, kaiming=True), nn.ReLU(), linear(mlp_hidden_size, slot_size))
 
-    def forward(self, inputs: Tensor, slots: Tensor) -> Solution:
-        """inputs (B, N, input_size), initial slots (B, K, slot_size) -> Solution: `.value` (B, K, slot_size), `.aux` the masks (B, N, K)."""
-        return fixed_point(self.cell(inputs), slots, solver=self.solver, adjoint=self.adjoint, has_aux=True)
+    def forward(self, inputs: Tensor, slots: Tensor, num_iterations: int | None = None) -> Solution:
+        """inputs (B, N, input_size), initial slots (B, K, slot_size) -> Solution: `.value` (B, K, slot_size), `.aux` the masks (B, N, K).
+
+        num_iterations: another number of the solver's steps than it was built with, as at test time.
+        """
+        solver = self.solver if num_iterations is None else replace(self.solver, max_steps=num_iterations)
+        return fixed_point(self.cell(inputs), slots, solver=solver, adjoint=self.adjoint, has_aux=True)
 
     def cell(self, inputs: Tensor):
         """The map to iterate, slots -> (slots, masks), for inputs (B, N, input_size): they are projected once."""

@@ -22,8 +22,10 @@ class DataConfig:
     door: str = "generator"
 
     def load(self, split: str) -> data.Dataset:
+        takes = data.settings(self.name)
         named = vars(self) | {"num_crops": self.num_scenes}  # photographs are cropped, not rendered
-        settings = {name: value for name, value in named.items() if name in data.settings(self.name)}
+        named |= data.DATASETS[self.name].defaults  # CLEVR has no mirror, whatever `mirror` says
+        settings = {name: value for name, value in named.items() if name in takes}
         return data.load(self.name, split, self.size, door=self.door, **settings)
 
     @property
@@ -40,6 +42,7 @@ class TrainingConfig:
     warmup_steps     linear learning-rate warm-up (of all but the dVAE)
     clip             largest infinity norm of the gradient, over all parameters
     lr_decay_epochs  halve the learning rates once validation has not improved for so many epochs
+    decay_steps      multiply the learning rates by 0.5^(step / decay_steps), as Locatello et al. do
     log_every        steps between rows of metrics.csv
     eval_every       steps between evaluations and checkpoints; a multiple of log_every
     """
@@ -51,6 +54,7 @@ class TrainingConfig:
     lr_decay_epochs: int | None = 4
     log_every: int = 25
     eval_every: int = 100
+    decay_steps: int | None = None
 
     def __post_init__(self):
         if min(self.steps, self.batch_size, self.log_every, self.eval_every) < 1 or self.eval_every % self.log_every:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from paper_lib.models.dvae import DVAE, gumbel_softmax
 from paper_lib.training.config import DataConfig, TrainingConfig
-from paper_lib.training.loop import to_float
+from paper_lib.training.loop import Task, to_float
 from paper_lib.training.schedules import cosine
 
 
@@ -50,12 +50,12 @@ class DVAERun:
         return faults
 
 
-class DVAETask:
+class DVAETask(Task):
     """See `loop.Task`. The loss is SLATE's: squared error summed over pixels and channels, mean over images."""
 
     monitor = "val_mse"
 
-    def __init__(self, config: DVAERun, train, validation):
+    def __init__(self, config: DVAERun, train, validation, test=None):  # every task is given three splits; this one is judged on the second alone
         self.config = config
         self.model = DVAE(config.vocab_size)
         self.groups = [{"params": list(self.model.parameters()), "lr": config.lr, "warmup": False, "log": "lr"}]
@@ -64,8 +64,8 @@ class DVAETask:
         self.validation = to_float(validation.images[: config.eval_images])
         self.mean_image = to_float(train.images[:2000]).mean(0, keepdim=True)
 
-    def loss(self, image: Tensor, step: int):
-        c = self.config
+    def loss(self, batch: tuple[Tensor], step: int):
+        c, (image,) = self.config, batch
         tau = cosine(step, c.tau_start, c.tau_final, c.tau_steps)
         recon = self.model.decoder(gumbel_softmax(self.model.log_probs(image), tau))
         loss = (image - recon).square().sum() / len(image)

@@ -16,11 +16,11 @@ from paper_lib.files import whole
 from paper_lib.progress import bar
 from paper_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from paper_lib.training.config import TrainingConfig
-from paper_lib.training.schedules import HalveOnPlateau, linear_warmup
+from paper_lib.training.schedules import HalveOnPlateau, exponential, linear_warmup
 
 
 class Task(Protocol):
-    """What the loop needs to know of a model and its data."""
+    """What the loop needs to know of a model and its data. Tasks inherit from it for `batch`."""
 
     model: nn.Module
     groups: list[dict]  # optimiser groups: params, lr, warmup (whether the warm-up applies), log (the name its learning rate is logged under)
@@ -28,8 +28,12 @@ class Task(Protocol):
     watched: dict[str, list[nn.Parameter]]  # gradient norms to log, by name
     monitor: str  # which metric of `evaluate` the learning-rate decay watches
 
-    def loss(self, image: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """image (B, 3, H, W) in [0, 1] -> loss to minimise, and what to log of it."""
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, ...]:
+        """What `loss` is given of these training images: nothing but the images, (B, 3, H, W) in [0, 1], unless a task adds to them."""
+        return (to_float(self.images[indices]),)
+
+    def loss(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """A `batch`, on the model's device -> loss to minimise, and what to log of it."""
 
     def evaluate(self) -> dict[str, float]:
         """Metrics on the validation split; must leave the global random state alone."""
@@ -57,12 +61,12 @@ def train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: s
     interval = _Interval()
     status = "finished"
     while step < config.steps:
-        image = _batch(task.images, step, config.batch_size, seed).to(device)
+        batch = tuple(part.to(device) for part in task.batch(_indices(len(task.images), step, config.batch_size, seed)))
         warmup = linear_warmup(step + 1, config.warmup_steps)
         for group, spec in zip(optimizer.param_groups, task.groups):
-            group["lr"] = spec["lr"] * decay.factor * (warmup if spec["warmup"] else 1.0)
+            group["lr"] = spec["lr"] * decay.factor * (warmup if spec["warmup"] else 1.0) * exponential(step, config.decay_steps)
 
-        loss, logs = task.loss(image, step)
+        loss, logs = task.loss(batch, step)
         if not math.isfinite(loss.item()):
             status = "diverged"
             break
@@ -87,7 +91,7 @@ def train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: s
             model.train()
             rows[-1] |= metrics
             decay.update(step, metrics[task.monitor])
-            progress.set_postfix({task.monitor: f"{metrics[task.monitor]:.1f}"})
+            progress.set_postfix({task.monitor: f"{metrics[task.monitor]:.4g}"})
             info = {"step": step, "rows": rows, "decay": decay.state, "seconds": seconds + time.perf_counter() - started}
             save_checkpoint(checkpoint, model, optimizer, info)
             _write(rows, folder)
@@ -103,12 +107,13 @@ def to_float(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
-def _batch(images: np.ndarray, step: int, batch_size: int, seed: int) -> Tensor:
-    """The batch of this step: a function of the step alone, so that a resumed run sees the same. Each epoch is a new shuffle, its rest dropped."""
-    batch_size = min(batch_size, len(images))
-    epoch, k = divmod(step, len(images) // batch_size)
-    order = np.random.default_rng((seed, epoch)).permutation(len(images))
-    return to_float(images[np.sort(order[k * batch_size : (k + 1) * batch_size])])
+def _indices(count: int, step: int, batch_size: int, seed: int) -> np.ndarray:
+    """Which of `count` images are this step's: a function of the step alone, so that a resumed run sees the same. Each epoch is a new shuffle, its rest
+    dropped."""
+    batch_size = min(batch_size, count)
+    epoch, k = divmod(step, count // batch_size)
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    return np.sort(order[k * batch_size : (k + 1) * batch_size])
 
 
 def _norm(parameters: list[nn.Parameter]) -> Tensor:

@@ -8,6 +8,11 @@ def linear_warmup(step: int, steps: int) -> float:
     return min(1.0, step / steps) if steps else 1.0
 
 
+def exponential(step: int, halving_steps: int | None) -> float:
+    """Factor that halves over `halving_steps` steps, and again over the next; 1 without."""
+    return 0.5 ** (step / halving_steps) if halving_steps else 1.0
+
+
 def cosine(step: int, start: float, final: float, steps: int) -> float:
     """From `start` to `final` along half a cosine over `steps` steps, then `final`."""
     progress = min(1.0, step / steps) if steps else 1.0

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paper_lib.fixed_point import Iteration, spectral_norm
 from paper_lib.models import SLATE, SLATEConfig
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.dvae import DVAERun, code_usage, to_uint8
-from paper_lib.training.loop import to_float
+from paper_lib.training.loop import Task, to_float
 from paper_lib.training.schedules import cosine
+from paper_lib.training.slots import kept_cell, measure_cell, slot_noise
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SLATERun:
     kind = "slate"
 
 
-class SLATETask:
+class SLATETask(Task):
     """See `loop.Task`."""
 
     monitor = "val_cross_entropy"
@@ -72,8 +72,8 @@ class SLATETask:
         self.validation = to_float(validation.images[: config.eval_images])
         self.test = to_float(test.images[: config.regenerate_images])
 
-    def loss(self, image: Tensor, step: int):
-        c = self.config
+    def loss(self, batch: tuple[Tensor], step: int):
+        c, (image,) = self.config, batch
         if c.dvae is not None:
             cross_entropy = self.model.autoencode(self.model.sample_tokens(image))[0].mean()
             return cross_entropy, {"cross_entropy": cross_entropy.detach()}
@@ -90,24 +90,9 @@ class SLATETask:
             total += self.model.autoencode(drawn, noise)[0].sum().item()
             tokens.append(drawn)
         usage = {} if c.dvae is not None else code_usage(torch.cat(tokens), c.model.vocab_size)
-        return {"val_cross_entropy": total / len(self.validation), **usage, **self._iteration()}
-
-    def _iteration(self) -> dict[str, float]:
-        """The cell at work on validation images: relative residual of each step (step n goes from z_(n-1) to z_n), and the spectral norm of the
-        Jacobian at the slots that the model uses."""
-        c = self.config
         drawn, noise = self._draw(self.validation[: c.jacobian_images], seed=0)
-        cell = self.model.slot_cell(drawn)
-        step = lambda slots: cell(slots)[0]  # noqa: E731
-        solution = self.model.infer_slots(drawn, noise).solution
-        residuals = Iteration(c.residual_steps).solve(step, self.model.slot_attn.initial_slots(noise)).residuals.mean(1)
-        norms = spectral_norm(step, solution.value)
-        return {
-            "spectral_norm": norms.mean().item(),
-            "spectral_norm_median": norms.median().item(),
-            "spectral_norm_max": norms.max().item(),
-            **{f"residual_{n + 1}": value for n, value in enumerate(residuals.tolist())},
-        }
+        cell = measure_cell(self.model.slot_attn, self._embed(drawn), noise, c.residual_steps)
+        return {"val_cross_entropy": total / len(self.validation), **usage, **cell}
 
     @torch.no_grad()
     def samples(self) -> dict[str, np.ndarray]:
@@ -123,13 +108,8 @@ class SLATETask:
 
     @torch.no_grad()
     def cell(self) -> dict[str, Tensor]:
-        """The trained slot attention and something to run it on, small enough to keep (float16): its weights as weights/<name>, and for four test
-        images its inputs (4, N, d_model) and initial slots (4, K, slot_size)."""
-        encoder, noise = self.model.slot_attn, slot_noise(self.model, 4, seed=0)
-        inputs = encoder.inputs(self.model.embed(self.model.tokenize(self.test[:4].to(self._device)))[:, 1:])
-        tensors = {f"weights/{name}": value for name, value in encoder.slot_attention.state_dict().items()}
-        tensors |= {"inputs": inputs, "slots": encoder.initial_slots(noise)}
-        return {name: value.half() for name, value in tensors.items()}
+        """See `slots.kept_cell`, on four test images."""
+        return kept_cell(self.model.slot_attn, self._embed(self.model.tokenize(self.test[:4].to(self._device))))
 
     @torch.no_grad()
     def final(self) -> dict[str, float]:
@@ -143,17 +123,15 @@ class SLATETask:
 
     def _draw(self, image: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator(self._device).manual_seed(seed)
-        return self.model.sample_tokens(image.to(self._device), generator), slot_noise(self.model, len(image), seed)
+        return self.model.sample_tokens(image.to(self._device), generator), slot_noise(self.model.slot_attn, len(image), seed)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, N) -> what slot attention's encoder is given, without the start token."""
+        return self.model.embed(tokens)[:, 1:]
 
     @property
     def _device(self):
         return self.model.out.weight.device
-
-
-def slot_noise(model: SLATE, batch: int, seed: int) -> Tensor:
-    """(B, K, D) standard normal, the same on every device."""
-    c = model.config
-    return torch.randn(batch, c.num_slots, c.slot_size, generator=torch.Generator().manual_seed(seed)).to(model.out.weight.device)
 
 
 @torch.no_grad()
@@ -161,5 +139,5 @@ def regenerate(model: SLATE, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """image (B, 3, H, W) -> what the dVAE makes of its most likely tokens, and of those that are generated from the slots, one by one, both (B, 3, H, W);
     the masks (B, tokens, slots). The slots start from the same draws every time."""
     tokens = model.tokenize(image.to(model.out.weight.device))
-    out = model.infer_slots(tokens, slot_noise(model, len(image), seed=0))
+    out = model.infer_slots(tokens, slot_noise(model.slot_attn, len(image), seed=0))
     return model.decode_tokens(tokens), model.decode_tokens(model.generate_tokens(out.slots)), out.attn

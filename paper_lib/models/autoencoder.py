@@ -1,0 +1,98 @@
+"""Locatello et al. (2020), object discovery: slots from a convolutional encoder, each drawn by itself, mixed into the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from paper_lib.fixed_point import Solution
+from paper_lib.models.encoder import ConvEncoder, PositionEmbedding
+from paper_lib.models.init import conv2d, conv_transpose2d
+from paper_lib.models.slot_attention import variant
+from paper_lib.models.slot_encoder import SlotEncoder
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Sizes of the autoencoder (defaults: Locatello et al.'s), and how its slot attention is solved and differentiated (`variant`, a name in `VARIANTS`).
+
+    channels         of every convolution, encoder and decoder
+    strides          of the encoder's convolutions
+    broadcast_size   side of the grid over which the decoder broadcasts a slot; image_size is it times a power of two
+    """
+
+    image_size: int = 128
+    channels: int = 64
+    strides: tuple[int, ...] = (1, 1, 1, 1)
+    slot_size: int = 64
+    mlp_hidden_size: int = 128
+    num_slots: int = 7
+    num_iterations: int = 3
+    broadcast_size: int = 8
+    variant: str = "IN"
+
+
+@dataclass
+class AutoencoderOutput:
+    """reconstruction (B, 3, H, W), the sum of the components under their masks; components (B, K, 3, H, W), each slot's picture; masks (B, K, H, W), which
+    sum to one over the slots. Pictures are about [0, 1], not clipped to it. slots (B, K, D), attn (B, N, K), solution: as `SlotOutput`."""
+
+    reconstruction: Tensor
+    components: Tensor
+    masks: Tensor
+    slots: Tensor
+    attn: Tensor
+    solution: Solution
+
+
+class SlotAttentionAutoEncoder(nn.Module):
+    """Encoder, slot attention, spatial broadcast decoder.
+
+    Images are in [0, 1], as everywhere here; inside, the networks work in [-1, 1] as the authors' do. A mean squared error is a quarter of theirs for it.
+    """
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        c = self.config = config
+        self.encoder = ConvEncoder(c.image_size, c.channels, c.strides)
+        self.slot_attn = SlotEncoder(c.channels, c.slot_size, c.mlp_hidden_size, c.num_slots, *variant(c.variant, c.num_iterations))
+        self.decoder = SpatialBroadcastDecoder(c.slot_size, c.channels, c.broadcast_size, c.image_size)
+
+    def forward(self, image: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None) -> AutoencoderOutput:
+        """image (B, 3, H, W) in [0, 1]; slot_noise (B, K, D), standard normal, drawn if not given. At test time K may be another number of slots than the
+        config's, and num_iterations another number of iterations."""
+        out = self.slot_attn(self.encoder(image), slot_noise, num_iterations)
+        return AutoencoderOutput(*self.decode(out.slots), out.slots, out.attn, out.solution)
+
+    def decode(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """slots (B, K, D) -> reconstruction (B, 3, H, W), components (B, K, 3, H, W), masks (B, K, H, W)."""
+        colours, alpha = self.decoder(slots).split([3, 1], dim=2)
+        components, masks = (colours + 1) / 2, alpha.softmax(1)
+        return (masks * components).sum(1), components, masks.squeeze(2)
+
+
+class SpatialBroadcastDecoder(nn.Module):
+    """A slot at every cell of a small grid, its position added, and transposed 5x5 convolutions that double the side until it is the image's.
+
+    Source: Watters et al. (2019), "Spatial Broadcast Decoder"; Locatello et al. for the sizes. Raises ValueError for an image_size that doubling the
+    broadcast_size does not reach.
+    """
+
+    def __init__(self, slot_size: int, channels: int, broadcast_size: int, image_size: int):
+        super().__init__()
+        doublings = (image_size // broadcast_size).bit_length() - 1
+        if doublings < 0 or image_size != broadcast_size * 2**doublings:
+            raise ValueError(f"image_size {image_size} is not broadcast_size {broadcast_size} times a power of two")
+        self.side = broadcast_size
+        self.position = PositionEmbedding(slot_size, broadcast_size)
+        sizes = [slot_size] + [channels] * doublings
+        layers = [(conv_transpose2d(before, after, 5, stride=2, padding=2, output_padding=1), nn.ReLU()) for before, after in zip(sizes, sizes[1:])]
+        # the authors' last two are transposed convolutions of stride 1, which are convolutions
+        last = [conv2d(sizes[-1], channels, 5, padding=2), nn.ReLU(), conv2d(channels, 4, 3, padding=1)]
+        self.cnn = nn.Sequential(*sum(layers, ()), *last)
+
+    def forward(self, slots: Tensor) -> Tensor:
+        """slots (B, K, D) -> (B, K, 4, H, W): red, green, blue, and the logit of the slot's mask."""
+        grid = slots.flatten(0, 1)[:, :, None, None].expand(-1, -1, self.side, self.side)
+        return self.cnn(self.position(grid)).unflatten(0, slots.shape[:2])

@@ -1,0 +1,150 @@
+"""Training Locatello et al.'s autoencoder to reconstruct images, and what its masks are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from paper_lib.metrics import foreground_ari, grid_segments, mean_iou, random_segments, segments
+from paper_lib.models import AutoencoderConfig, SlotAttentionAutoEncoder
+from paper_lib.training.config import DataConfig, TrainingConfig
+from paper_lib.training.dvae import to_uint8
+from paper_lib.training.loop import Task, to_float
+from paper_lib.training.slots import kept_cell, measure_cell, settings_at_test_time, slot_noise
+
+
+@dataclass(frozen=True)
+class AutoencoderRun:
+    """A slot attention autoencoder, its data and its training; the defaults are Locatello et al.'s.
+
+    eval_images       validation images for the error and the masks
+    jacobian_images   of those, how many the spectral norm and the residuals are averaged over
+    residual_steps    steps of the iteration whose residuals are recorded
+    test_images       test images that are scored at the end
+    sample_images     of those, how many are kept as pictures
+    test_slots        other numbers of slots to score, as the model was trained otherwise
+    test_iterations   other numbers of iterations
+    """
+
+    model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    data: DataConfig = field(default_factory=lambda: DataConfig("clevr", size=128, num_scenes=100_000, max_objects=6))
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(500_000, 64, 10_000, clip=None, lr_decay_epochs=None, log_every=100, eval_every=5_000, decay_steps=100_000)
+    )
+    seed: int = 0
+    lr: float = 4e-4
+    eval_images: int = 320
+    jacobian_images: int = 32
+    residual_steps: int = 21
+    test_images: int = 320
+    sample_images: int = 12
+    test_slots: tuple[int, ...] = (9, 11)
+    test_iterations: tuple[int, ...] = (1, 2, 5, 7, 11)
+
+    kind = "autoencoder"
+
+
+class AutoencoderTask(Task):
+    """See `loop.Task`. The loss is the squared error, mean over images, pixels and channels (in [0, 1]: a quarter of Locatello et al.'s, in [-1, 1])."""
+
+    monitor = "val_mse"
+
+    def __init__(self, config: AutoencoderRun, train, validation, test):
+        if config.model.image_size != config.data.size:
+            raise ValueError(f"model.image_size must equal data.size, not {config.model.image_size} and {config.data.size}")
+        self.config = config
+        self.model = SlotAttentionAutoEncoder(config.model)
+        self.groups = [{"params": list(self.model.parameters()), "lr": config.lr, "warmup": True, "log": "lr"}]
+        self.watched = {"slot_attention": list(self.model.slot_attn.slot_attention.parameters())}
+        self.images = train.images
+        self.validation, self.validation_masks = _first(validation, config.eval_images)
+        self.test, self.test_masks = _first(test, config.test_images)
+
+    def loss(self, batch: tuple[Tensor], step: int):
+        (image,) = batch
+        mse = F.mse_loss(self.model(image).reconstruction, image)
+        return mse, {"mse": mse.detach()}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Slots start from the same draws at every evaluation of every run. Scores of the decoder's masks and, as attn_..., of slot attention's, each pixel
+        going to its largest; none where the data has no true ones."""
+        c = self.config
+        scores = self._scores(self.validation, self.validation_masks).mean().to_dict()
+        image = self.validation[: c.jacobian_images].to(self._device)
+        noise = slot_noise(self.model.slot_attn, len(image), seed=0)
+        cell = measure_cell(self.model.slot_attn, self.model.encoder(image), noise, c.residual_steps)
+        return {"val_mse": scores.pop("mse"), **scores, **cell}
+
+    @torch.no_grad()
+    def final(self) -> dict[str, float]:
+        """Scores on test images, as trained (test_mse ...), with other numbers of slots (..._slots_9) and iterations (..._iterations_5), over the images with
+        so many objects (..._objects_4); and of masks that know nothing of the image (grid_mean_iou, random_foreground_ari ...)."""
+        c, final = self.config, {"test_images": len(self.test)}
+        for suffix, setting in settings_at_test_time(c.test_slots, c.test_iterations).items():
+            rows = self._scores(self.test, self.test_masks, **setting)
+            final |= rows.mean().add_prefix("test_").add_suffix(suffix).to_dict()
+            if self.test_masks is not None and not setting:
+                objects = np.array([len(np.unique(mask[mask > 0])) for mask in self.test_masks])
+                for n, group in rows.groupby(objects):
+                    final |= group.mean().add_prefix("test_").add_suffix(f"_objects_{n}").to_dict() | {f"test_images_objects_{n}": len(group)}
+        if self.test_masks is not None:
+            shape, slots = self.test_masks.shape, c.model.num_slots
+            for name, found in {"grid": grid_segments(shape, slots), "random": random_segments(shape, slots, seed=0)}.items():
+                final |= {f"{name}_{score}": np.nanmean(values) for score, values in _mask_scores(self.test_masks, found).items()}
+        return {name: float(value) for name, value in final.items()}
+
+    @torch.no_grad()
+    def samples(self) -> dict[str, np.ndarray]:
+        """Test images, uint8 (n, H, W, 3), their reconstructions and components (n, K, H, W, 3); masks, uint8 (n, K, H, W), 255 where a slot has the pixel to
+        itself; attn, float16 (n, N, K); the true masks (n, H, W) where there are any."""
+        image = self.test[: self.config.sample_images]
+        out = self.model(image.to(self._device), slot_noise(self.model.slot_attn, len(image), seed=0))
+        true = {} if self.test_masks is None else {"true_masks": self.test_masks[: len(image)]}
+        return {
+            "image": to_uint8(image),
+            "reconstruction": to_uint8(out.reconstruction),
+            "components": np.stack([to_uint8(pictures) for pictures in out.components]),
+            "masks": (out.masks * 255).round().byte().cpu().numpy(),
+            "attn": out.attn.cpu().numpy().astype(np.float16),
+            **true,
+        }
+
+    @torch.no_grad()
+    def cell(self) -> dict[str, Tensor]:
+        """See `slots.kept_cell`, on four test images."""
+        return kept_cell(self.model.slot_attn, self.model.encoder(self.test[:4].to(self._device)))
+
+    def _scores(self, images: Tensor, masks: np.ndarray | None, num_slots: int | None = None, num_iterations: int | None = None) -> pd.DataFrame:
+        """One row an image: mse, foreground_ari, mean_iou, attn_foreground_ari, attn_mean_iou; nan where an image has no objects."""
+        rows = []
+        for k, image in enumerate(images.split(64)):
+            noise = slot_noise(self.model.slot_attn, len(image), seed=k, num_slots=num_slots)
+            out = self.model(image.to(self._device), noise, num_iterations)
+            scores = {"mse": (out.reconstruction.cpu() - image).square().mean((1, 2, 3)).double()}
+            if masks is not None:
+                true = masks[64 * k : 64 * k + len(image)]
+                scores |= _mask_scores(true, out.masks.argmax(1).cpu().numpy())
+                attn = _mask_scores(true, segments(out.attn, image.shape[-1]))
+                scores |= {f"attn_{name}": values for name, values in attn.items()}
+            rows.append(pd.DataFrame(scores))
+        return pd.concat(rows, ignore_index=True)
+
+    @property
+    def _device(self):
+        return self.model.slot_attn.slot_mu.device
+
+
+def _first(dataset, count: int) -> tuple[Tensor, np.ndarray | None]:
+    """The first images, (B, 3, H, W) in [0, 1], and their instance masks (B, H, W)."""
+    return to_float(dataset.images[:count]), None if dataset.masks is None else np.array(dataset.masks[:count])
+
+
+def _mask_scores(true: np.ndarray, found: np.ndarray) -> dict[str, np.ndarray]:
+    """True instances and segments, (B, H, W) -> scores (B,)."""
+    return {"foreground_ari": foreground_ari(true, found), "mean_iou": mean_iou(true, found)}
