@@ -100,7 +100,7 @@ def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: s
     overrides = dict(overrides or {})
     if fixed := {"seed", "model.variant"} & set(overrides):
         raise ValueError(f"overrides: {' and '.join(sorted(fixed))} would make the runs that a figure compares one and the same; use the seeds parameter")
-    custom = custom or bool(overrides) or tuple(seeds) != DEFAULT_SEEDS[profile]
+    custom = custom or bool(overrides) or (tuple(seeds), tuple(swept_seeds)) != (DEFAULT_SEEDS[profile], SWEPT_SEEDS[profile])
     return Setting(profile, tuple(seeds), tuple(swept_seeds), device, if_missing, overrides, custom)
 
 
@@ -128,9 +128,10 @@ STAND_INS = ("photos",)  # data sets too small to decide a claim about what they
 
 def data_sets(setting: Setting) -> dict[str, dict]:
     """The three data sets of Sec. 5.3 by the name that figures show, as changes for `slate`. Photographs stand in for COCO, under their own name, except at
-    the paper's scale."""
+    the paper's scale and where the authors' files are asked for."""
     stacks = dict(data__name="shapestacks", data__min_objects=2, data__max_objects=min(6, _DATA[setting.profile].max_objects))
-    third = {"COCO-2017": dict(data__name="coco", data__door="files")} if setting.profile == "paper" else {"photos": dict(data__name="photos")}
+    files = setting.profile == "paper" or setting.overrides.get("data.door") == "files"
+    third = {"COCO-2017": dict(data__name="coco", data__door="files")} if files else {"photos": dict(data__name="photos")}
     return {"CLEVR-Mirror": {}, "ShapeStacks": stacks, **third}
 
 
@@ -173,7 +174,7 @@ def slate(setting: Setting, variant: str, seed: int, steps: int | None = None, *
             SLATEConfig(image_size=64, vocab_size=4096, num_dec_blocks=8, num_heads=8), data, TrainingConfig(log_every=100, eval_every=1_400)),
     }[setting.profile]()  # fmt: skip
     changes = {name.replace("__", "."): value for name, value in changes.items()}
-    if compared := set(changes) & set(setting.overrides):
+    if compared := {name for name in set(changes) & set(setting.overrides) if changes[name] != setting.overrides[name]}:
         raise ValueError(f"overrides: {' and '.join(sorted(compared))} is what this figure compares, and would make its runs one and the same")
     changes = {"model.variant": variant, "seed": seed} | ({"training.steps": steps} if steps else {}) | changes | setting.overrides
     if frozen:  # its data and vocabulary are the model's
@@ -261,7 +262,7 @@ def one_iteration(setting: Setting) -> dict[str, list[SLATERun]]:
 
 def generalisation(setting: Setting, size: int | None = None) -> dict[tuple[str, str], list[SLATERun]]:
     """Sec. 5.3, Table 3 and Fig. 4: (data set, method) -> one run a seed; at the paper's scale at `size` 64 or 96."""
-    larger = dict(data__size=size, model__image_size=size) if size and size != _DATA[setting.profile].size else {}
+    larger = dict(data__size=size, model__image_size=size) if size and size != resolutions(setting)[0] else {}
     return {
         (name, method): [slate(setting, method, seed, **changes, **larger) for seed in (setting.swept_seeds if changes else setting.seeds)]
         for name, changes in data_sets(setting).items()
@@ -271,7 +272,8 @@ def generalisation(setting: Setting, size: int | None = None) -> dict[tuple[str,
 
 def resolutions(setting: Setting) -> tuple[int, ...]:
     """Image sizes of Sec. 5.3: two at the paper's scale, the last of them that of Table 3; one elsewhere."""
-    return (64, 96) if setting.profile == "paper" else (_DATA[setting.profile].size,)
+    size = slate(setting, "IN", setting.seeds[0]).data.size
+    return (size, 96) if setting.profile == "paper" and size < 96 else (size,)
 
 
 def regeneration(setting: Setting, features: str | None = None) -> dict[tuple[str, str], list[RegenerationRun]]:

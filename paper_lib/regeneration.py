@@ -66,7 +66,7 @@ def measure(config: RegenerationRun, weights: dict[str, Tensor], device: str = "
             pictures.append(to_uint8(recon))
             floors.append(to_uint8(floor))
             progress.update(len(image))
-    final = _frechet(config.features, test.images[:count], pictures, floors)
+    final = _frechet(frechet.features(config.features, device=device), test.images[:count], pictures, floors)
     if test.masks is not None:
         final |= _ignorant(np.asarray(test.masks[:count]), config.model.num_slots)
     return pd.concat(rows, ignore_index=True).rename_axis("image").reset_index(), final
@@ -82,7 +82,8 @@ def _mask_scores(masks: np.ndarray, found: np.ndarray) -> dict[str, np.ndarray]:
     """True instances and segments, (B, H, W) -> scores (B,)."""
     foreground = masks > 0
     held = np.stack([((found == slot) & foreground).sum((1, 2)) for slot in range(found.max() + 1)]).max(0)
-    largest = held / np.maximum(foreground.sum((1, 2)), 1)
+    with np.errstate(invalid="ignore"):  # nan for an image without foreground, as the other scores
+        largest = held / foreground.sum((1, 2))
     return {"foreground_ari": foreground_ari(masks, found), "mean_iou": mean_iou(masks, found), "largest_share": largest}
 
 
@@ -92,8 +93,7 @@ def _ignorant(masks: np.ndarray, slots: int) -> dict[str, float]:
     return {f"{kind}_{name}": float(np.nanmean(score)) for kind, found in guesses.items() for name, score in _mask_scores(masks, found).items()}
 
 
-def _frechet(name: str, images: np.ndarray, pictures: list, floors: list) -> dict[str, float]:
-    network = frechet.features(name)
+def _frechet(network: frechet.Network, images: np.ndarray, pictures: list, floors: list) -> dict[str, float]:
     real, ours, floor = (network(np.ascontiguousarray(x)) for x in (images, np.concatenate(pictures), np.concatenate(floors)))
     low, high = frechet.frechet_interval(real, ours)
     distances = {"frechet": frechet.frechet_distance(real, ours), "frechet_dvae": frechet.frechet_distance(real, floor)}

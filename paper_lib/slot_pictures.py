@@ -36,11 +36,12 @@ def draw_scene(axes, samples: dict[str, dict], index: int, titles: dict[str, str
 
     axes: one for each method; samples: method -> `Run.samples` (empty for a run that has none); titles: method -> the words on the left.
     """
-    for ax, (row, (method, pictures)) in zip(axes, enumerate(samples.items())):
-        tiles = None
+    known = next((pictures for pictures in samples.values() if pictures), None)  # the scene and the dVAE are the same for all
+    given = None if known is None else bordered(np.stack([known["image"][index], known["dvae"][index]]), BLACK)
+    for row, (ax, (method, pictures)) in enumerate(zip(axes, samples.items())):
+        tiles = given if row == 0 else None
         if pictures:
-            image, colour = pictures["image"][index], plots.COLOURS[method.split(",")[0]]
-            given = bordered(np.stack([image, pictures["dvae"][index]]), BLACK)
-            made = bordered(np.stack([pictures["reconstruction"][index], *slot_tiles(image, pictures["attn"][index])]), colour)
+            parts = np.stack([pictures["reconstruction"][index], *slot_tiles(pictures["image"][index], pictures["attn"][index])])
+            made = bordered(parts, plots.COLOURS[method.split(",")[0]])
             tiles = np.concatenate([given if row == 0 else np.full_like(given, 255), made])
         plots.pictures(ax, tiles, titles[method], first=99)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from paper_lib import claims
-from paper_lib.claims import Claim, bootstrap_mean, exponent, judge_complexity, last, sentence, thirds
+from paper_lib.claims import Claim, bootstrap_mean, exponent, judge_complexity, largest_rise, last, sentence, thirds
 
 NAN, INF = math.nan, math.inf
 
@@ -54,6 +54,52 @@ def test_the_claims_thresholds():
         ("C1", 1.25, False), ("C1", 1.25, True), ("C1", 0.8, True), ("C4", 0.1, True), ("C4", 1.5, True)
     ]  # fmt: skip
     assert (claims.C2_FLAT, claims.C2_LINEAR) == (0.1, (0.8, 1.2)) and claims.MIN_SEEDS == 3
+
+
+SWEPT = {
+    "C5_FAR_BELOW": ("C5", 0.8, True),
+    "C5_ALIKE": ("C5", 1.1, True),
+    "C6_IB_UNSTABLE": ("C6", 1.0, False),
+    "C7_OBJECTS": ("C7", 0.8, True),
+    "C7_MASKS": ("C7", 0.1, False),
+    "C8_MSE": ("C8", 1.0, True),
+    "C8_FRECHET": ("C8", 1.0, True),
+    "C9_VANILLA_EXPLODES": ("C9", 2.0, False),
+    "C9_IMPLICIT_DOES_NOT": ("C9", 2.0, True),
+    "C9_DECAY_TAMES": ("C9", 0.9, True),
+    "C9_DECAY_HURTS": ("C9", 1.0, False),
+    "C10_EXPLODES": ("C10", 10.0, False),
+    "C11_INSENSITIVE": ("C11", 1.2, True),
+    "C11_HARDER": ("C11", 1.1, False),
+    "C12_ONE_IS_WORSE": ("C12", 1.5, False),
+    "C15_SEVERAL": ("C15", 0.8, True),
+    "C16_VANILLA_DROPS": ("C16", 1.2, False),
+    "C16_IMPLICIT_DOES_NOT": ("C16", 1.1, True),
+    "C17_LOWER": ("C17", 1.0, True),
+}
+
+
+def every_claim():
+    return {name: claim for name, claim in vars(claims).items() if isinstance(claim, Claim)}
+
+
+def test_the_thresholds_of_the_sweeps_claims():
+    """These neither, and there are no others."""
+    found = {name: (c.number, c.threshold, c.below) for name, c in every_claim().items() if c.number not in ("C1", "C4")}
+    assert found == SWEPT and len(every_claim()) == len(SWEPT) + 5
+
+
+def test_names_are_filled_in():
+    claim = Claim("C0", "{who} is lower on {data}", "loss of {who}", 0.5, True)
+    about = claim.about(who="implicit", data="photos", more="unused")
+    assert about == Claim("C0", "implicit is lower on photos", "loss of implicit", 0.5, True) and claim.words == "{who} is lower on {data}"
+    with pytest.raises(KeyError, match="data"):
+        claim.about(who="implicit")
+    names = dict(tricks="with all tricks", data="photos", trick="clipping", method="vanilla", n=7)
+    for name, claim in every_claim().items():
+        row = claim.about(**names).judge([0.5])
+        assert not any(bracket in sentence(row) for bracket in "{}"), name
+        assert all(text and text != "with all tricks" for text in (row["the claim"], row["statistic"]))
 
 
 def test_bootstrap():
@@ -109,6 +155,29 @@ def test_last(part, mean):
     assert math.isnan(last(curve(lambda s: NAN), part))
 
 
+@pytest.mark.parametrize(
+    "values, rise",
+    [
+        ([9, 7, 4, 1], 0),
+        ([5, 5, 5], 0),
+        ([1, 2, 4], 3),
+        ([9, 4, 6, 1, 2], 2),  # the first rise; the second is smaller
+        ([9, 4, 6, 1, 2, 5], 4),
+        ([6, 3, 5, 4, 7, 6.5], 4),  # above the best so far, however many small steps it takes
+        ([5, NAN, 2, NAN, 3, NAN], 1),  # only evaluated now and then; what comes after the end is not there
+        ([4], 0),
+    ],
+)
+def test_largest_rise(values, rise):
+    series = pd.Series([float(v) for v in values], index=range(10, 10 * len(values) + 10, 10))
+    assert largest_rise(series) == rise
+    assert largest_rise(3 * series + 7) == 3 * rise
+
+
+def test_largest_rise_of_nothing():
+    assert math.isnan(largest_rise(pd.Series(dtype=float))) and math.isnan(largest_rise(curve(lambda s: NAN)))
+
+
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
 def test_exponent(power):
     n = [1, 2, 4, 8, 16, 32, 64]
@@ -123,3 +192,9 @@ def test_complexity(value, flat, verdict):
     row = judge_complexity("method", "memory", value, flat)
     assert row["verdict"] == verdict and row[""] == "C2" and row["exponent"] == f"{value:.2f}"
     assert ("constant" if flat else "linear") in row["the claim"] and row["holds if"] == ("< 0.1" if flat else "0.8 to 1.2")
+
+
+def test_data_that_cannot_decide_a_claim():
+    claim, values = Claim("C0", "words", "statistic", 1.0, True), [0.1, 0.2, 0.3]
+    assert claim.judge(values)["verdict"] == "supported"
+    assert claim.judge(values, can_decide=False) == claim.judge(values) | {"verdict": "inconclusive"}

@@ -1,17 +1,20 @@
 """What is measured of a pass's cost, and gradients against the exact implicit one."""
 
 import subprocess
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+from paper_lib import complexity
 from paper_lib import gradient_fidelity as fidelity
 from paper_lib.complexity import ComplexityRun, measure, peak_memory, saved_bytes
 from paper_lib.fixed_point import Broyden, Implicit, Iteration, Neumann, Unrolled, adjoints
-from paper_lib.models import SlotAttention, variant
+from paper_lib.models import SLATE, SLATEConfig, SlotAttention, variant
 
 # ---------------------------------------------------------------- memory and time
 
@@ -58,6 +61,33 @@ def test_measure():
         assert (table[f"{column}_q25"] <= table[column]).all() and (table[column] <= table[f"{column}_q75"]).all() and (table[column] < 5).all()
     memory = table.pivot(index="n", columns="variant", values="memory_bytes")
     assert memory.loc[4, "vanilla"] == kept("vanilla", 4) and memory["IN"].tolist() == [kept("IN", 1)] * 3
+
+
+def test_a_training_step_is_timed_where_asked_for(monkeypatch):
+    """Of a whole model, with each variant and number of iterations, on a dVAE that stays what it is."""
+    built = []
+
+    class Recorded(SLATE):
+        def __init__(self, config):
+            super().__init__(config)
+            self.before = {name: p.detach().clone() for name, p in self.named_parameters()}
+            built.append(self)
+
+    monkeypatch.setattr(complexity, "SLATE", Recorded)
+    model = SLATEConfig(image_size=8, vocab_size=8, d_model=8, slot_size=8, mlp_hidden_size=8, num_slots=2, num_dec_blocks=1, num_heads=2)
+    config = ComplexityRun(("vanilla", "IN", "BB"), (2, 3), batch=2, tokens=4, slots=2, size=8, repeats=2, training_step=model)
+    table = measure(config)
+    assert table[["variant", "n"]].to_numpy().tolist() == [[v, n] for n in (2, 3) for v in ("vanilla", "IN", "BB")]
+    assert (table["step_s_q25"] > 0).all() and (table["step_s_q25"] <= table["step_s"]).all() and (table["step_s"] <= table["step_s_q75"]).all()
+    timed = [(m.config.variant, m.config.num_iterations) for m in built]
+    assert {case: timed.count(case) for case in timed} == {(v, n): config.repeats + 1 for n in (2, 3) for v in ("vanilla", "IN", "BB")}
+    for m in built:
+        assert replace(m.config, variant=model.variant, num_iterations=model.num_iterations) == model
+        moved = {name for name, p in m.named_parameters() if not torch.equal(p, m.before[name])}
+        assert not [name for name in moved if name.startswith("dvae.")]
+        assert {"out.weight", "slot_attn.slot_attention.project_q.weight", "slot_attn.mlp.0.weight", "dictionary.dictionary.weight"} <= moved
+    without = measure(replace(config, variants=("IN",), iterations=(2,), repeats=1, training_step=None))
+    assert set(table.columns) - set(without.columns) == {"step_s", "step_s_q25", "step_s_q75"} and len(built) == len(timed)
 
 
 def test_the_run_keeps_what_was_measured(smoke):
@@ -151,6 +181,57 @@ def test_compare_on_a_trained_cell(smoke, monkeypatch):
     monkeypatch.setattr(fidelity, "exact_implicit_gradient", partial(fidelity.exact_implicit_gradient, steps=2))
     table, check = fidelity.compare(smoke.IN, estimators)
     assert check["scenes that converge"] == 0 and table["cosine"].isna().all() and table["norm ratio"].isna().all() and table["difference"].notna().all()
+
+
+SOLVED = ["spectral radius", "gain of (I - J)^-1"]  # what decides whether Eq. 2 can be solved
+
+
+def under(run, name):
+    """The same trained cell, as a run of another variant would have left it."""
+    return replace(run, config=replace(run.config, model=replace(run.config.model, variant=name)))
+
+
+def test_solver_statistics_of_plain_iteration(smoke):
+    n = smoke.IN.config.model.num_iterations
+    for run in (smoke.vanilla, smoke.IN):
+        found = fidelity.solver_statistics(run)
+        assert list(found) == ["forward steps", "forward residual", *SOLVED], "neither gradient is solved for"
+        assert found["forward steps"] == str(n)
+        assert float(found["forward residual"]) == pytest.approx(fidelity.residuals(run, n).amin(0).mean().item(), rel=0.1)
+
+
+@pytest.mark.parametrize("name, solved", [("IB", True), ("BB", True), ("AA", True), ("BN", False), ("AN", False)])
+def test_solver_statistics_of_the_others(smoke, name, solved):
+    n = smoke.IN.config.model.num_iterations
+    found = fidelity.solver_statistics(under(smoke.IN, name))
+    halves = ("forward", "backward")[: 1 + solved]
+    assert list(found) == [f"{half} {what}" for half in halves for what in ("steps", "residual")] + SOLVED
+    for half in halves:
+        assert 1 <= int(found[f"{half} steps"]) <= n and 0 <= float(found[f"{half} residual"]) < 2
+
+
+@pytest.mark.parametrize("name", ["BB", "AA", "IB"])
+def test_on_a_contraction_both_halves_are_solved(name, tmp_path):
+    (tmp_path / "cell.safetensors").touch()
+    model = SLATEConfig(variant=name, num_iterations=60)
+    run = SimpleNamespace(folder=tmp_path, config=SimpleNamespace(model=model), cell=lambda solver, adjoint, dtype: contraction(solver, adjoint)[:3])
+    found = fidelity.solver_statistics(run)
+    assert float(found["forward residual"]) < 1e-5 and float(found["backward residual"]) < 1e-5
+    assert 1 < int(found["backward steps"]) < 60 and (int(found["forward steps"]) < 60) == (name != "IB"), "which stop when they are there; iteration does not"
+    # at the fixed point, column by column of the Jacobian, by differences
+    module, inputs, slots, _ = contraction(Iteration(400), Neumann())
+    with torch.no_grad():
+        cell, star = module.cell(inputs), module(inputs, slots).value
+        moves = 1e-6 * torch.eye(star[0].numel(), dtype=star.dtype).view(-1, *star.shape[1:])
+        J = torch.stack([(cell(star + move)[0] - cell(star - move)[0]).flatten(1) / 2e-6 for move in moves], dim=2)
+    radius = torch.linalg.eigvals(J).abs().amax(1)
+    gain = torch.linalg.matrix_norm(torch.linalg.inv(torch.eye(J.shape[1], dtype=J.dtype) - J), 2)
+    assert [float(found[what]) for what in SOLVED] == pytest.approx([radius.median().item(), gain.median().item()], abs=0.01)
+
+
+def test_a_run_that_left_no_cell_has_no_statistics(smoke, tmp_path):
+    gone = replace(smoke.IN, folder=tmp_path)
+    assert fidelity.solver_statistics(gone) == {} and fidelity.residuals(gone, 5).isnan().all()
 
 
 def test_the_line_is_the_real_one():

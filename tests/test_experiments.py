@@ -6,7 +6,9 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from paper_lib import data, experiments, plots
+from paper_lib.data.photos import PHOTOGRAPHS
 from paper_lib.experiments import NOTEBOOKS, PROFILES
+from paper_lib.metrics import frechet
 from paper_lib.models import VARIANTS
 
 SETTINGS = {name: experiments.setting(name) for name in PROFILES}
@@ -238,7 +240,8 @@ def test_the_small_scales_data_sets(profile):
     other = experiments.regeneration(setting, "inception")
     assert all(differ(a, b) == {"features"} and a.features == "inception" for key in scored for a, b in paired(other[key], scored[key]))
     if profile == "cpu":
-        assert {run.images for group in scored.values() for run in group} == {None}, "every test image"
+        (images,) = {run.images for group in scored.values() for run in group}
+        assert images > frechet.NETWORKS["efficientnet-lite0"].dimension, "a covariance takes more images than features"
 
 
 @every_profile
@@ -414,9 +417,37 @@ def test_the_settings_own_caption_is_that_of_its_pair(profile):
     assert setting.caption == caption(setting, experiments.vanilla_and_implicit) and "CLEVR-Mirror" in setting.caption and "Stacks" not in setting.caption
 
 
-def test_photographs_are_as_many_as_the_caption_says():
-    from paper_lib.data.photos import PHOTOGRAPHS
+@every_profile
+def test_a_caption_says_how_long_its_own_runs_were_trained(profile):
+    """The sweeps can be shorter than the pair, and a figure of both names both."""
+    for of in (experiments.vanilla_and_implicit, experiments.tricks, experiments.iterations):
+        lengths = sorted({config.training.steps for group in of(SETTINGS[profile]).values() for config in group})
+        words = {1: "{:,}", 2: "{:,} or {:,}"}[len(lengths)].format(*lengths)
+        assert f". {words} training steps. Scale" in caption(SETTINGS[profile], of)
+    if profile == "paper":
+        assert lengths == [250_000]
 
-    splits = [photograph.split for photograph in PHOTOGRAPHS]
-    words = f"Crops of {len(splits)} photographs ({splits.count('train')} to train on, {splits.count('validation')} to validate, {splits.count('test')} to test)"
+
+def test_photographs_are_as_many_as_the_caption_says():
+    train, validation, test = ([p.split for p in PHOTOGRAPHS].count(split) for split in data.SPLITS)
+    words = f"Crops of {len(PHOTOGRAPHS)} photographs ({train} to train on, {validation} to validate, {test} to test)"
     assert words in caption(SETTINGS["cpu"], experiments.generalisation)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "paper"])
+def test_the_authors_files_of_all_three_data_sets(profile):
+    setting = experiments.setting(profile, overrides={"data.door": "files"})
+    assert list(experiments.data_sets(setting)) == ["CLEVR-Mirror", "ShapeStacks", "COCO-2017"]
+    configs = [group[0] for group in experiments.generalisation(setting).values()]
+    assert {(c.data.name, c.data.door) for c in configs} == {(name, "files") for name in ("clevr_mirror", "shapestacks", "coco")}
+    assert not set(experiments.data_sets(setting)) & set(experiments.STAND_INS)
+
+
+def test_stand_ins_are_what_the_small_profiles_show_in_cocos_place():
+    assert set(experiments.data_sets(experiments.setting("cpu"))) - set(experiments.data_sets(experiments.setting("paper"))) == set(experiments.STAND_INS)
+
+
+def test_another_size_is_the_one_resolution():
+    setting = experiments.setting("cpu", overrides={"data.size": 48, "model.image_size": 48})
+    assert experiments.resolutions(setting) == (48,)
+    assert {(c.data.size, c.model.image_size) for (c, *_) in experiments.generalisation(setting, 48).values()} == {(48, 48)}

@@ -195,6 +195,41 @@ def test_a_diverged_seed_ends_in_a_cross():
     plt.close(fig)
 
 
+@pytest.mark.parametrize(
+    "values, cross",
+    [
+        ([3, 2, 1], None),
+        ([3, 2, np.nan], (20, 2)),
+        ([3, np.nan, np.nan], (10, 3)),
+        ([3, np.nan, 1], None),  # not evaluated at every step: that is no end
+        ([np.nan] * 3, None),  # it diverged before it was ever evaluated: there is no place for a cross
+        ([], None),
+    ],
+)
+def test_a_cross_marks_where_a_curve_ends_early(values, cross):
+    fig, ax = plots.figure()
+    plots.mark_divergence(ax, pd.Series(values, index=[10, 20, 30][: len(values)], dtype=float), "#123456", "its name")
+    found = [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines]
+    assert found == ([cross] if cross else [])
+    assert all((line.get_marker(), line.get_color(), line.get_label()) == ("x", "#123456", "its name") for line in ax.lines)
+    plt.close(fig)
+
+
+def test_a_cross_needs_no_label():
+    fig, ax = plots.figure()
+    plots.mark_divergence(ax, pd.Series([1.0, np.nan], index=[1, 2]), "red")
+    assert len(ax.lines) == 1 and not ax.get_legend_handles_labels()[1]
+    plt.close(fig)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 10])
+def test_shades_darken_in_their_order(count):
+    found = [luminance(shade) for shade in plots.shades(count)]
+    assert len(found) == count and found == sorted(found, reverse=True)
+    steps = [(a + 0.05) / (b + 0.05) for a, b in zip(found, found[1:])]
+    assert min(steps, default=2) > (1.2 if count <= 6 else 1), "six can be told apart in grey"
+
+
 @pytest.mark.parametrize("low, high, scale", [(1, 2, "linear"), (1, 50, "log"), (1, 5_000, "log")])
 def test_logarithmic_axes(low, high, scale):
     fig, ax = plots.figure()

@@ -1,0 +1,111 @@
+"""Pictures of slots: what is white, what is the image, and what colour stands around it."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from paper_lib import plots
+from paper_lib.slot_pictures import BLACK, bordered, draw_scene, slot_tiles
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 200, shape, dtype=np.uint8)
+
+
+# ---------------------------------------------------------------- tiles
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_a_slot_shows_the_image_where_it_attends(kind):
+    """Tokens in rows: with two by two of them on 8 x 8 pixels each is a quarter."""
+    image, attn = noise(8, 8, 3), np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]], kind)
+    tiles = slot_tiles(image, attn)
+    assert tiles.shape == (3, 8, 8, 3) and tiles.dtype == np.uint8
+    held = np.zeros((3, 8, 8), bool)
+    held[0, :4, :4] = held[1, :4, 4:] = held[2, 4:, :4] = held[1, 4:, 4:] = True
+    for tile, mask in zip(tiles, held):
+        np.testing.assert_array_equal(tile[mask], image[mask])
+        assert (tile[~mask] == 255).all() and mask.any() and not mask.all()
+
+
+def test_in_between_it_is_paler():
+    image, attn = noise(4, 4, 3), np.array([[0.25, 0.75]])
+    tiles = slot_tiles(image, attn).astype(float)
+    np.testing.assert_allclose(tiles[0], 0.25 * image + 0.75 * 255, atol=0.5)
+    np.testing.assert_allclose(tiles[1], 0.75 * image + 0.25 * 255, atol=0.5)
+
+
+def test_what_the_slots_share_out_is_the_image():
+    """Masks sum to one over the slots, so that what the tiles take from white adds up to what the image does."""
+    image, attn = noise(8, 8, 3), np.random.default_rng(1).dirichlet([1, 1, 1], 16)
+    np.testing.assert_allclose((255 - slot_tiles(image, attn).astype(int)).sum(0), 255 - image.astype(int), atol=1.5)
+
+
+@pytest.mark.parametrize("side, width", [(8, 1), (32, 1), (64, 2), (96, 3)])
+def test_a_frame_is_of_its_colour_and_leaves_the_picture_alone(side, width):
+    tiles = noise(2, side, side, 3)
+    framed = bordered(tiles, "#1f4e9c")
+    assert framed.shape == (2, side + 2 * width, side + 2 * width, 3) and framed.dtype == np.uint8
+    inner = np.zeros(framed.shape[1:3], bool)
+    inner[width : width + side, width : width + side] = True
+    for tile, picture in zip(framed, tiles):
+        np.testing.assert_array_equal(tile[inner].reshape(side, side, 3), picture)
+        assert (tile[~inner] == [0x1F, 0x4E, 0x9C]).all()
+
+
+# ---------------------------------------------------------------- a scene
+
+
+def samples(seed, scenes=2, slots=3):
+    """As `Run.samples`: each slot holds the whole of an image that no other picture is like."""
+    attn = np.zeros((scenes, 4, slots), np.float16)
+    attn[:, :, 0] = 1
+    kinds = ("image", "dvae", "reconstruction")
+    return {kind: noise(scenes, 8, 8, 3, seed=10 * seed + k) for k, kind in enumerate(kinds)} | {"attn": attn}
+
+
+def tiles_of(ax):
+    """The pictures of a row, without their frames, and the colours of these: they stand side by side, a column of white after each."""
+    (drawn,) = ax.images
+    strip = np.asarray(drawn.get_array())
+    assert strip.shape[0] == 10 and strip.shape[1] % 11 == 0
+    framed = strip.reshape(10, -1, 11, 3).transpose(1, 0, 2, 3)[:, :, :10]
+    return framed[:, 1:-1, 1:-1], [tuple(tile[0, 0]) for tile in framed]
+
+
+def rgb(colour):
+    return tuple(round(255 * c) for c in to_rgb(colour))
+
+
+@pytest.fixture
+def axes():
+    fig, ax = plots.figure(2, 1)
+    yield ax
+    plt.close(fig)
+
+
+def test_a_scene(axes):
+    pictures = {"IN, seed 1": samples(1), "vanilla": samples(2)}
+    draw_scene(axes, pictures, 1, {"IN, seed 1": "implicit", "vanilla": "the other"})
+    rows = [tiles_of(ax) for ax in axes]
+    assert [len(tiles) for tiles, _ in rows] == [2 + 1 + 3] * 2, "scene, dVAE; reconstruction, slots"
+    for (tiles, colours), (method, given) in zip(rows, pictures.items()):
+        np.testing.assert_array_equal(tiles[2], given["reconstruction"][1])
+        np.testing.assert_array_equal(tiles[3], given["image"][1])
+        assert (tiles[4:] == 255).all(), "slots that hold nothing"
+        assert set(colours[2:]) == {rgb(plots.COLOURS[method.split(",")[0]])}
+    np.testing.assert_array_equal(rows[0][0][:2], [pictures["IN, seed 1"][kind][1] for kind in ("image", "dvae")])
+    assert rows[0][1][:2] == [rgb(BLACK)] * 2
+    assert (rows[1][0][:2] == 255).all() and rows[1][1][:2] == [(255, 255, 255)] * 2, "on the first row alone; the others stay in line with it"
+    assert [ax.get_ylabel() for ax in axes] == ["implicit", "the other"]
+
+
+def test_a_run_without_pictures_leaves_its_row_empty(axes):
+    draw_scene(axes, {"IN": samples(1), "vanilla": {}}, 0, {"IN": "implicit", "vanilla": "diverged"})
+    assert len(axes[0].images) == 1 and not axes[1].images and axes[1].get_ylabel() == "diverged"
+
+
+def test_many_slots_are_all_shown(axes):
+    draw_scene(axes[:1], {"BN": samples(1, slots=15)}, 0, {"BN": ""})
+    assert len(tiles_of(axes[0])[0]) == 2 + 1 + 15
