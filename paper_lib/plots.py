@@ -107,7 +107,7 @@ def save(fig, notebook: str, setting, part: str = "", caption: str | None = None
 
     Under the figure stands the setting's caption line, which says its scale and its data.
     """
-    text = "\n".join(textwrap.wrap(caption or setting.caption, 155))
+    text = "\n".join(textwrap.wrap(caption or setting.caption, 145))
     fig.supxlabel(text, fontsize=6, color="0.35", x=0.01, ha="left")
     for ax in fig.axes:
         _plain_log_axis(ax)
