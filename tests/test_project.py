@@ -33,7 +33,15 @@ def test_environment_yml_and_pyproject_name_the_same_dependencies():
 def test_what_is_imported_is_a_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {re.split(r"[=<>]", entry)[0].replace("-", "_") for entry in project["dependencies"]}
-    distribution = {"sklearn": "scikit_learn", "IPython": "jupyterlab", "nbformat": "nbval", "drjit": "mitsuba", "PIL": "pillow", "skimage": "scikit_image"}
+    distribution = {
+        "ignite": "pytorch_ignite",
+        "sklearn": "scikit_learn",
+        "IPython": "jupyterlab",
+        "nbformat": "nbval",
+        "drjit": "mitsuba",
+        "PIL": "pillow",
+        "skimage": "scikit_image",
+    }
     imported = set()
     for path in [*(ROOT / "paper_lib").rglob("*.py"), *(ROOT / "tests").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
