@@ -116,6 +116,31 @@ C11_HARDER = Claim("C11", "vanilla is harder to train with more", "vanilla: vali
 C12_ONE_IS_WORSE = Claim(
     "C12", "vanilla with one iteration reconstructs about 2x worse", "regenerated test MSE: vanilla with 1 iteration / implicit with {n}", 1.5, below=False
 )
+C13_BETTER = Claim(
+    "C13",
+    "implicit predicts properties better, at distance {t}",
+    "test average precision at distance {t}: implicit - vanilla, both trained with {n} iterations",
+    0.05,
+    below=False,
+)
+C13_ONE_IS_NOT_ENOUGH = Claim(
+    "C13",
+    "one iteration does not mend vanilla",
+    "test average precision at any distance: implicit with {n} iterations - vanilla with 1",
+    0.05,
+    below=False,
+)
+C13_SCALES = Claim(
+    "C13",
+    "implicit scales to more iterations",
+    "test average precision at any distance: implicit with {most} iterations - with {n}",
+    -0.05,
+    below=False,
+)
+C14_FOREGROUND_ARI = Claim(
+    "C14", "implicit keeps the quality of the masks, by FG-ARI", "test FG-ARI of the decoder's masks: implicit - vanilla", -0.05, below=False
+)
+C14_MEAN_IOU = Claim("C14", "and by mIoU", "test mIoU of the decoder's masks: implicit - vanilla", -0.05, below=False)
 C15_SEVERAL = Claim(
     "C15", "several decompositions are possible", "adjusted Rand index of implicit's masks with vanilla's, same scenes", 0.8, below=True
 )  # fmt: skip

@@ -7,10 +7,12 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 import torch
 
 from paper_lib.complexity import ComplexityRun
-from paper_lib.models import SLATEConfig
+from paper_lib.models import AutoencoderConfig, SetPredictionConfig, SLATEConfig
 from paper_lib.regeneration import RegenerationRun
+from paper_lib.training.autoencoder import AutoencoderRun
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.dvae import DVAERun
+from paper_lib.training.set_prediction import SetPredictionRun
 from paper_lib.training.slate import SLATERun
 
 # What each profile is, for captions and the README. smoke: every code path, for tests; quick: everything from scratch on two cores; cpu: the results
@@ -173,14 +175,24 @@ def slate(setting: Setting, variant: str, seed: int, steps: int | None = None, *
         "paper": lambda: SLATERun(
             SLATEConfig(image_size=64, vocab_size=4096, num_dec_blocks=8, num_heads=8), data, TrainingConfig(log_every=100, eval_every=1_400)),
     }[setting.profile]()  # fmt: skip
-    changes = {name.replace("__", "."): value for name, value in changes.items()}
+    if frozen:  # its data and vocabulary are the model's
+        shared = {path: value for path, value in (_dotted(changes) | setting.overrides).items() if path.split(".")[0] == "data" or path == "model.vocab_size"}
+        config = override(config, {f"dvae.{path.removeprefix('model.')}": value for path, value in shared.items()})
+    if steps:
+        config = override(config, {"training.steps": steps})
+    return _changed(config, setting, variant, seed, changes)
+
+
+def _dotted(changes: dict) -> dict:
+    return {name.replace("__", "."): value for name, value in changes.items()}
+
+
+def _changed(config, setting: Setting, variant: str, seed: int, changes: dict):
+    """A run of one variant and seed, with a figure's changes and the setting's overrides, which may not be at odds."""
+    changes = _dotted(changes)
     if compared := {name for name in set(changes) & set(setting.overrides) if changes[name] != setting.overrides[name]}:
         raise ValueError(f"overrides: {' and '.join(sorted(compared))} is what this figure compares, and would make its runs one and the same")
-    changes = {"model.variant": variant, "seed": seed} | ({"training.steps": steps} if steps else {}) | changes | setting.overrides
-    if frozen:  # its data and vocabulary are the model's
-        shared = [path for path in changes if path.split(".")[0] == "data" or path == "model.vocab_size"]
-        changes |= {f"dvae.{path.removeprefix('model.')}": changes[path] for path in shared}
-    return override(config, changes)
+    return override(config, {"model.variant": variant, "seed": seed} | changes | setting.overrides)
 
 
 def complexity(setting: Setting) -> ComplexityRun:
@@ -284,6 +296,77 @@ def regeneration(setting: Setting, features: str | None = None) -> dict[tuple[st
     return {key: [RegenerationRun(run, images, features) for run in group] for key, group in runs.items()}
 
 
+# ---- Locatello et al.'s two models, on CLEVR without a mirror ----
+
+_CLEVR = {
+    "smoke": DataConfig("clevr", 16, num_scenes=60, min_objects=2, max_objects=3, samples_per_pixel=4),
+    "quick": DataConfig("clevr", 32, num_scenes=1_400, min_objects=3, max_objects=4, samples_per_pixel=25),
+    "cpu": DataConfig("clevr", 32, num_scenes=16_720, min_objects=3, max_objects=4, samples_per_pixel=36),
+    "paper": DataConfig("clevr", 128, num_scenes=100_000, min_objects=3, max_objects=10),
+}
+_CROWDED = {  # test scenes with more objects than the autoencoder is trained on
+    "smoke": dict(num_scenes=60, min_objects=4, max_objects=4),
+    "quick": dict(num_scenes=430, min_objects=5, max_objects=6),
+    "cpu": dict(num_scenes=2_140, min_objects=5, max_objects=6),
+    "paper": dict(num_scenes=2_140, min_objects=7, max_objects=10),
+}
+
+
+def autoencoder(setting: Setting, variant: str, seed: int, **changes) -> AutoencoderRun:
+    """Locatello et al.'s autoencoder; `changes` as in `slate`."""
+    data = _CLEVR[setting.profile]
+    # their schedule with its warm-up of a fiftieth of the training; the decay slower (two halvings, not five), as training is short
+    config = {
+        "smoke": lambda: AutoencoderRun(
+            AutoencoderConfig(16, channels=8, strides=(1, 2), decoder_channels=8, slot_size=8, mlp_hidden_size=16, num_slots=4), data,
+            TrainingConfig(6, 4, 2, clip=None, lr_decay_epochs=None, log_every=1, eval_every=2, decay_steps=6),
+            eval_images=8, jacobian_images=2, test_images=8, sample_images=4, test_slots=(5,), test_iterations=(1, 5)),
+        "quick": lambda: AutoencoderRun(
+            _SMALL_AUTOENCODER, data, TrainingConfig(400, 16, 8, clip=None, lr_decay_epochs=None, eval_every=100, decay_steps=200),
+            lr=1e-3, eval_images=64, jacobian_images=16, test_images=64, test_slots=(7,), test_iterations=(1, 7)),
+        "cpu": lambda: AutoencoderRun(
+            _SMALL_AUTOENCODER, data, TrainingConfig(10_000, 16, 200, clip=None, lr_decay_epochs=None, log_every=100, eval_every=500, decay_steps=5_000),
+            lr=1e-3, test_slots=(6, 7)),
+        "paper": lambda: AutoencoderRun(data=replace(data, max_objects=6)),
+    }[setting.profile]()  # fmt: skip
+    config = _changed(config, setting, variant, seed, changes)
+    return replace(config, crowded=replace(config.data, **_CROWDED[setting.profile]))
+
+
+_SMALL_AUTOENCODER = AutoencoderConfig(32, channels=32, strides=(1, 2, 1, 1), decoder_channels=16, slot_size=32, mlp_hidden_size=64, num_slots=5)
+_SMALL_PREDICTOR = SetPredictionConfig(32, channels=32, num_slots=5)
+
+
+def set_prediction(setting: Setting, variant: str, seed: int, **changes) -> SetPredictionRun:
+    """Locatello et al.'s set predictor; `changes` as in `slate`."""
+    data = _CLEVR[setting.profile]
+    config = {
+        "smoke": lambda: SetPredictionRun(
+            SetPredictionConfig(16, channels=8, strides=(1, 2), slot_size=8, mlp_hidden_size=16, num_slots=3, classifier_hidden_size=8), data,
+            TrainingConfig(6, 4, 2, clip=None, lr_decay_epochs=None, log_every=1, eval_every=2, decay_steps=6),
+            eval_images=8, jacobian_images=2, test_images=8, sample_images=4, test_slots=(4,), test_iterations=(1, 5)),
+        "quick": lambda: SetPredictionRun(
+            _SMALL_PREDICTOR, data, TrainingConfig(200, 64, 20, clip=None, lr_decay_epochs=None, eval_every=50, decay_steps=100),
+            eval_images=128, jacobian_images=16, test_images=128, test_slots=(7,), test_iterations=(1, 7)),
+        "cpu": lambda: SetPredictionRun(
+            _SMALL_PREDICTOR, data, TrainingConfig(8_000, 64, 500, clip=None, lr_decay_epochs=None, log_every=100, eval_every=500, decay_steps=8_000),
+            test_slots=(6, 7)),
+        "paper": lambda: SetPredictionRun(data=data),
+    }[setting.profile]()  # fmt: skip
+    return _changed(config, setting, variant, seed, changes)
+
+
+def segmentation(setting: Setting) -> dict[str, list[AutoencoderRun]]:
+    """Fig. 8: method -> one run a seed."""
+    return {method: [autoencoder(setting, method, seed) for seed in setting.swept_seeds] for method in ("vanilla", "IN")}
+
+
+def property_prediction(setting: Setting) -> dict[tuple[str, int], list[SetPredictionRun]]:
+    """Fig. 7: (method, number of iterations in training) -> one run a seed."""
+    counts = [("vanilla", 1), ("vanilla", 3), ("IN", 3), ("IN", 7), ("IN", 11)]
+    return {(method, n): [set_prediction(setting, method, seed, model__num_iterations=n) for seed in setting.swept_seeds] for method, n in counts}
+
+
 def _flat(groups: dict[str, dict]) -> dict:
     return {(how, name): group for how, named in groups.items() for name, group in named.items()}
 
@@ -305,6 +388,8 @@ NOTEBOOKS = {
     "fig06a_gradient_norms": lambda setting: _flat(gradient_norms(setting)),
     "fig06b_iterations": iterations,
     "fig06c_one_iteration": one_iteration,
+    "fig07_property_prediction": property_prediction,
+    "fig08_segmentation_masks": segmentation,
     "fig09_10_decompositions": vanilla_and_implicit,
     "fig12_13_no_clipping": tricks,
     "data_gallery": lambda setting: {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from paper_lib.fixed_point import Solution
@@ -17,14 +18,16 @@ from paper_lib.models.slot_encoder import SlotEncoder
 class AutoencoderConfig:
     """Sizes of the autoencoder (defaults: Locatello et al.'s), and how its slot attention is solved and differentiated (`variant`, a name in `VARIANTS`).
 
-    channels         of every convolution, encoder and decoder
-    strides          of the encoder's convolutions
-    broadcast_size   side of the grid over which the decoder broadcasts a slot; image_size is it times a power of two
+    channels           of the encoder's convolutions
+    strides            of each of them
+    decoder_channels   of the decoder's
+    broadcast_size     side of the grid over which the decoder broadcasts a slot; image_size is it times a power of two
     """
 
     image_size: int = 128
     channels: int = 64
     strides: tuple[int, ...] = (1, 1, 1, 1)
+    decoder_channels: int = 64
     slot_size: int = 64
     mlp_hidden_size: int = 128
     num_slots: int = 7
@@ -57,7 +60,7 @@ class SlotAttentionAutoEncoder(nn.Module):
         c = self.config = config
         self.encoder = ConvEncoder(c.image_size, c.channels, c.strides)
         self.slot_attn = SlotEncoder(c.channels, c.slot_size, c.mlp_hidden_size, c.num_slots, *variant(c.variant, c.num_iterations))
-        self.decoder = SpatialBroadcastDecoder(c.slot_size, c.channels, c.broadcast_size, c.image_size)
+        self.decoder = SpatialBroadcastDecoder(c.slot_size, c.decoder_channels, c.broadcast_size, c.image_size)
 
     def forward(self, image: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None) -> AutoencoderOutput:
         """image (B, 3, H, W) in [0, 1]; slot_noise (B, K, D), standard normal, drawn if not given. At test time K may be another number of slots than the
@@ -90,7 +93,7 @@ class SpatialBroadcastDecoder(nn.Module):
         layers = [(conv_transpose2d(before, after, 5, stride=2, padding=2, output_padding=1), nn.ReLU()) for before, after in zip(sizes, sizes[1:])]
         # the authors' last two are transposed convolutions of stride 1, which are convolutions
         last = [conv2d(sizes[-1], channels, 5, padding=2), nn.ReLU(), conv2d(channels, 4, 3, padding=1)]
-        self.cnn = nn.Sequential(*sum(layers, ()), *last)
+        self.cnn = nn.Sequential(*sum(layers, ()), *last).to(memory_format=torch.channels_last)  # a twelfth faster on a CPU
 
     def forward(self, slots: Tensor) -> Tensor:
         """slots (B, K, D) -> (B, K, 4, H, W): red, green, blue, and the logit of the slot's mask."""

@@ -29,6 +29,7 @@ class AutoencoderRun:
     sample_images     of those, how many are kept as pictures
     test_slots        other numbers of slots to score, as the model was trained otherwise
     test_iterations   other numbers of iterations
+    crowded           test scenes with more objects than those it is trained on, scored with a slot more than they have objects at most; or None
     """
 
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
@@ -45,6 +46,7 @@ class AutoencoderRun:
     sample_images: int = 12
     test_slots: tuple[int, ...] = (9, 11)
     test_iterations: tuple[int, ...] = (1, 2, 5, 7, 11)
+    crowded: DataConfig | None = None
 
     kind = "autoencoder"
 
@@ -84,15 +86,18 @@ class AutoencoderTask(Task):
     @torch.no_grad()
     def final(self) -> dict[str, float]:
         """Scores on test images, as trained (test_mse ...), with other numbers of slots (..._slots_9) and iterations (..._iterations_5), over the images with
-        so many objects (..._objects_4); and of masks that know nothing of the image (grid_mean_iou, random_foreground_ari ...)."""
+        so many objects (..._objects_4); on crowded scenes (crowded_mse_objects_7 ...); and of masks that know nothing of the image (grid_mean_iou,
+        random_foreground_ari ...)."""
         c, final = self.config, {"test_images": len(self.test)}
         for suffix, setting in settings_at_test_time(c.test_slots, c.test_iterations).items():
             rows = self._scores(self.test, self.test_masks, **setting)
             final |= rows.mean().add_prefix("test_").add_suffix(suffix).to_dict()
             if self.test_masks is not None and not setting:
-                objects = np.array([len(np.unique(mask[mask > 0])) for mask in self.test_masks])
-                for n, group in rows.groupby(objects):
-                    final |= group.mean().add_prefix("test_").add_suffix(f"_objects_{n}").to_dict() | {f"test_images_objects_{n}": len(group)}
+                final |= _by_objects(rows, self.test_masks, "test_")
+        if c.crowded is not None:
+            images, masks = _first(c.crowded.load("test"), c.test_images)
+            if masks is not None:
+                final |= _by_objects(self._scores(images, masks, num_slots=c.crowded.max_objects + 1), masks, "crowded_")
         if self.test_masks is not None:
             shape, slots = self.test_masks.shape, c.model.num_slots
             for name, found in {"grid": grid_segments(shape, slots), "random": random_segments(shape, slots, seed=0)}.items():
@@ -143,6 +148,14 @@ class AutoencoderTask(Task):
 def _first(dataset, count: int) -> tuple[Tensor, np.ndarray | None]:
     """The first images, (B, 3, H, W) in [0, 1], and their instance masks (B, H, W)."""
     return to_float(dataset.images[:count]), None if dataset.masks is None else np.array(dataset.masks[:count])
+
+
+def _by_objects(rows: pd.DataFrame, masks: np.ndarray, prefix: str) -> dict[str, float]:
+    """Means of the rows, one an image, over the images that have the same number of objects."""
+    scores = {}
+    for n, group in rows.groupby([len(np.unique(mask[mask > 0])) for mask in masks]):
+        scores |= group.mean().add_prefix(prefix).add_suffix(f"_objects_{n}").to_dict() | {f"{prefix}images_objects_{n}": len(group)}
+    return scores
 
 
 def _mask_scores(true: np.ndarray, found: np.ndarray) -> dict[str, np.ndarray]:
