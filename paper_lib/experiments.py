@@ -23,6 +23,12 @@ PROFILES = {
     "cpu": "32x32 on a frozen dVAE, not the paper's 64x64 or 96x96 and 250,000 steps",
     "paper": "the paper's, dVAE trained jointly",
 }
+# the same of Locatello et al.'s models, which have no dVAE
+LOCATELLO_SCALES = PROFILES | {
+    "quick": "32x32, smaller networks, to show that everything works; shows no more",
+    "cpu": "32x32, 3 or 4 objects, 5 slots and smaller networks, not the paper's 128x128, 3 to 10 objects and 150,000 or 500,000 steps",
+    "paper": "the paper's",
+}
 COMMITTED = ("cpu",)  # profiles whose results are in the repository
 DEFAULT_SEEDS = {"smoke": (0,), "quick": (0,), "cpu": (0, 1, 2), "paper": (0, 1, 2, 3)}
 SWEPT_SEEDS = DEFAULT_SEEDS | {"cpu": (0,)}  # of every run but the pair that most figures compare
@@ -50,19 +56,22 @@ class Setting:
         """The line under a figure that says how small its scale is, where its pictures come from, and what was overridden."""
         return self.caption_of(slate(self, "IN", self.seeds[0]))
 
-    def caption_of(self, *configs: SLATERun) -> str:
-        """The same for a figure of runs on other data sets, or on several."""
+    def caption_of(self, *configs) -> str:
+        """The same for a figure of other runs: on other data sets, or on several; or of another model."""
         sources = dict.fromkeys(_SOURCES.get((c.data.name, c.data.door), f"{c.data.name}, the authors' files.") for c in configs)
         steps = " or ".join(f"{n:,}" for n in sorted({c.training.steps for c in configs}))
+        scales = PROFILES if configs[0].kind == "slate" else LOCATELLO_SCALES
         overridden = f" Overridden: {', '.join(f'{k} = {v}' for k, v in self.overrides.items())}." if self.overrides else ""
-        return f"{' '.join(sources)} {steps} training steps. Scale ({self.profile}): {PROFILES[self.profile]}.{overridden}"
+        return f"{' '.join(sources)} {steps} training steps. Scale ({self.profile}): {scales[self.profile]}.{overridden}"
 
 
 _SOURCES = {
     ("clevr_mirror", "generator"): "Generated CLEVR-Mirror scenes, not the authors' files.",
+    ("clevr", "generator"): "Generated CLEVR scenes, not the authors' files.",
     ("shapestacks", "generator"): "Generated ShapeStacks scenes, not the authors' files.",
     ("photos", "generator"): "Crops of 7 photographs (5 to train on, 1 to validate, 1 to test), in place of COCO: inconclusive by construction.",
     ("clevr_mirror", "files"): "CLEVR-Mirror scenes, the authors' files.",
+    ("clevr", "files"): "CLEVR scenes, the authors' files.",
     ("shapestacks", "files"): "ShapeStacks scenes, the authors' files.",
     ("coco", "files"): "COCO-2017, the authors' files.",
 }
@@ -77,7 +86,7 @@ def setting(profile: str = "cpu", seeds=None, device: str = "cpu", if_missing: s
     device      "cpu", "cuda", "cuda:1", ...
     if_missing  what to do about a run without results: "error" says how to get it, "train" trains it; None: "error" for profiles whose results are
                 committed, "train" for the others
-    overrides   changes to every SLATE run by dotted name, such as {"training.steps": 500, "model.num_slots": 5}; a frozen dVAE follows data.* and
+    overrides   changes to every run by dotted name, such as {"training.steps": 500, "model.num_slots": 5}; a frozen dVAE follows data.* and
                 model.vocab_size
     custom      keep the figures and tables apart from the profile's own, as with overrides and with other seeds than the profile's
     """

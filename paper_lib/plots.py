@@ -59,11 +59,12 @@ def band(ax, method: str, values: pd.DataFrame, label: str | None = None, **kwar
     """Mean over seeds (columns) as a line, their range as a band, with the number of seeds in the legend; a cross where a seed's curve ends early."""
     seeds = values.shape[1]
     text = f"{label or name(method)}, {seeds} seed{'s' if seeds > 1 else ''}"
-    ax.plot(values.index, values.mean(axis=1), color=COLOURS[method], linestyle=LINES[method], label=text, **kwargs)
+    style = {"color": COLOURS[method], "linestyle": LINES[method]} | kwargs
+    ax.plot(values.index, values.mean(axis=1), label=text, **style)
     if seeds > 1:
-        ax.fill_between(values.index, values.min(axis=1), values.max(axis=1), color=COLOURS[method], alpha=0.18, linewidth=0)
+        ax.fill_between(values.index, values.min(axis=1), values.max(axis=1), color=style["color"], alpha=0.18, linewidth=0)
     for seed in values:
-        mark_divergence(ax, values[seed], COLOURS[method], f"{name(method)}, seed {seed}: diverged here")
+        mark_divergence(ax, values[seed], style["color"], f"{name(method)}, seed {seed}: diverged here")
 
 
 def mark_divergence(ax, values: pd.Series, colour, label: str | None = None) -> None:
@@ -76,6 +77,12 @@ def mark_divergence(ax, values: pd.Series, colour, label: str | None = None) -> 
 def shades(count: int) -> list:
     """So many colours from light to dark, for an ordered parameter."""
     return sns.color_palette("viridis_r", count)
+
+
+def tones(methods: list[str]) -> list:
+    """A colour for each entry: where a method comes more than once, its colour from light to dark, for an ordered parameter within it."""
+    ladder = {method: iter(sns.light_palette(COLOURS[method], methods.count(method) + 1)[1:]) for method in methods}
+    return [next(ladder[method]) for method in methods]
 
 
 def steps_axis(ax) -> None:

@@ -22,7 +22,16 @@ from paper_lib.training.slots import slot_noise
 
 # sizes that differ wherever they may, so that none can stand in for another
 SMALL = AutoencoderConfig(
-    image_size=16, channels=6, strides=(1, 2), slot_size=10, mlp_hidden_size=14, num_slots=3, num_iterations=3, broadcast_size=4, variant="IN"
+    image_size=16,
+    channels=6,
+    strides=(1, 2),
+    decoder_channels=6,
+    slot_size=10,
+    mlp_hidden_size=14,
+    num_slots=3,
+    num_iterations=3,
+    broadcast_size=4,
+    variant="IN",
 )
 RUN = AutoencoderRun(
     SMALL,
@@ -371,8 +380,8 @@ def test_clevr_has_no_mirror(monkeypatch):
 
 def test_the_defaults_are_the_papers():
     """And for ever: what is equal to a default is not in a run's hash."""
-    assert AutoencoderConfig() == AutoencoderConfig(128, 64, (1, 1, 1, 1), 64, 128, 7, 3, 8, "IN")
+    assert AutoencoderConfig() == AutoencoderConfig(128, 64, (1, 1, 1, 1), 64, 64, 128, 7, 3, 8, "IN")
     training = TrainingConfig(500_000, 64, 10_000, None, None, 100, 5_000, 100_000)
     scenes = DataConfig("clevr", 128, 100_000, max_objects=6)
-    assert AutoencoderRun() == AutoencoderRun(AutoencoderConfig(), scenes, training, 0, 4e-4, 320, 32, 21, 320, 12, (9, 11), (1, 2, 5, 7, 11))
+    assert AutoencoderRun() == AutoencoderRun(AutoencoderConfig(), scenes, training, 0, 4e-4, 320, 32, 21, 320, 12, (9, 11), (1, 2, 5, 7, 11), None)
     assert runs.run_id(AutoencoderRun()) == "autoencoder-IN-seed0-8e5a80c954"

@@ -48,7 +48,10 @@ def paired(a, b):
     return pairs
 
 
-def slates(setting, notebooks=tuple(NOTEBOOKS)):
+LOCATELLO = ("fig07_property_prediction", "fig08_segmentation_masks")
+
+
+def slates(setting, notebooks=tuple(name for name in NOTEBOOKS if name not in LOCATELLO)):
     return {config: None for name in notebooks for config in experiments.runs_of(name, setting) if config.kind == "slate"}
 
 
@@ -174,6 +177,54 @@ def test_gradient_norms_are_of_runs_that_other_figures_show(profile):
     assert all(config.training.clip is None for group in groups.values() for configs in group.values() for config in configs), "or nothing could be seen"
     shown = slates(setting, ["fig05_optimization_tricks", "fig01_overview"])
     assert set(slates(setting, ["fig06a_gradient_norms"])) <= set(shown)
+
+
+@every_profile
+def test_the_set_predictors_differ_in_method_and_iterations(profile):
+    setting = SETTINGS[profile]
+    groups = experiments.property_prediction(setting)
+    assert set(groups) >= {("vanilla", 1), ("vanilla", 3), ("IN", 3), ("IN", 7)} and max(n for method, n in groups if method == "IN") > 7
+    for (method, n), configs in groups.items():
+        assert [config.seed for config in configs] == list(setting.swept_seeds)
+        for config, other in paired(configs, groups["IN", 3]):
+            assert (config.model.variant, config.model.num_iterations) == (method, n)
+            assert differ(config, other) <= {"model.variant", "model.num_iterations"}
+            assert config.training.clip is None and config.model.num_slots >= config.data.max_objects
+
+
+@every_profile
+def test_the_autoencoders_differ_in_method_alone(profile):
+    setting = SETTINGS[profile]
+    groups = experiments.segmentation(setting)
+    for config, other in paired(groups["vanilla"], groups["IN"]):
+        assert differ(config, other) == {"model.variant"} and config.training.clip is None
+        assert differ(config.crowded, config.data) <= {"num_scenes", "min_objects", "max_objects"}
+        assert config.crowded.min_objects > config.data.max_objects, "more than any scene it is trained on"
+        assert config.model.num_slots > config.data.max_objects, "one for the background"
+
+
+def test_crowded_scenes_follow_the_overrides():
+    setting = experiments.setting("smoke", overrides={"data.size": 32, "model.image_size": 32})
+    (config,) = experiments.segmentation(setting)["IN"]
+    assert config.crowded.size == config.data.size == 32 and config.crowded.min_objects > config.data.max_objects
+
+
+@pytest.mark.parametrize("figure", [experiments.property_prediction, experiments.segmentation])
+def test_what_these_figures_compare_is_not_overridden(figure):
+    changed = experiments.setting("smoke", overrides={"training.steps": 3})
+    assert {config.training.steps for group in figure(changed).values() for config in group} == {3}
+    if figure is experiments.property_prediction:
+        with pytest.raises(ValueError, match="model.num_iterations is what this figure compares"):
+            figure(experiments.setting("smoke", overrides={"model.num_iterations": 5}))
+
+
+@pytest.mark.parametrize("profile", SMALL)
+def test_a_caption_says_what_the_model_is_trained_on(profile):
+    setting = SETTINGS[profile]
+    words = setting.caption_of(*experiments.segmentation(setting)["IN"])
+    assert words.startswith("Generated CLEVR scenes, not the authors' files.") and "dVAE" not in words.replace(experiments.PROFILES[profile], "")
+    if profile in ("quick", "cpu"):
+        assert "dVAE" not in words and "smaller networks" in words
 
 
 @every_profile

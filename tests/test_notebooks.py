@@ -19,9 +19,15 @@ from paper_lib.runs import ROOT
 FIGURES = {
     "fig01_overview": ["", "reconstructions"],
     "fig04_qualitative": ["clevr", "shapestacks", "photos"],
+    "fig07_property_prediction": ["", "test_time", "scenes"],
+    "fig08_segmentation_masks": ["", "training"],
     "data_gallery": ["", "statistics"],
 }
-TABLES = {name: ["", "claims"] for name in experiments.NOTEBOOKS} | {"fig02_one_line": [""], "data_gallery": ["properties", "sources"]}
+TABLES = {name: ["", "claims"] for name in experiments.NOTEBOOKS} | {
+    "fig02_one_line": [""],
+    "fig08_segmentation_masks": ["", "test_time", "claims"],
+    "data_gallery": ["properties", "sources"],
+}
 
 
 def execute(name, out, **parameters):

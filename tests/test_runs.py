@@ -420,7 +420,20 @@ def test_the_papers_numbers():
         assert (measured.batch, measured.tokens, measured.slots, measured.size) == (50, 256, 12, 192)
     for scored in [config for config in paper_runs() if config.kind == "regeneration"]:
         assert scored.slate in slates and scored.slate.data.size == 96 and scored.images is None and scored.features == "inception"
-    assert {config.kind for config in paper_runs()} == {"slate", "complexity", "regeneration"}, "say here what the numbers of a new kind are"
+    schedule = dict(clip=None, lr_decay_epochs=None)
+    for predictor in [config for config in paper_runs() if config.kind == "set_prediction"]:
+        m, t = predictor.model, predictor.training
+        assert (m.image_size, m.channels, m.strides, m.slot_size, m.mlp_hidden_size, m.num_slots) == (128, 64, (1, 2, 2, 1), 64, 128, 10)
+        assert (t.steps, t.batch_size, t.warmup_steps, t.decay_steps, predictor.lr) == (150_000, 512, 1_000, 50_000, 4e-4)
+        assert {name: getattr(t, name) for name in schedule} == schedule and predictor.data.max_objects == 10 and predictor.data.name == "clevr"
+    for autoencoder in [config for config in paper_runs() if config.kind == "autoencoder"]:
+        m, t = autoencoder.model, autoencoder.training
+        assert (m.image_size, m.channels, m.decoder_channels, m.slot_size, m.mlp_hidden_size, m.num_slots) == (128, 64, 64, 64, 128, 7)
+        assert (m.num_iterations, m.broadcast_size, autoencoder.data.max_objects) == (3, 8, 6)
+        assert (t.steps, t.batch_size, t.warmup_steps, t.decay_steps, autoencoder.lr) == (500_000, 64, 10_000, 100_000, 4e-4)
+        assert {name: getattr(t, name) for name in schedule} == schedule
+    kinds = {"slate", "complexity", "regeneration", "set_prediction", "autoencoder"}
+    assert {config.kind for config in paper_runs()} == kinds, "say here what the numbers of a new kind are"
 
 
 def test_defaults_that_run_ids_rest_on():

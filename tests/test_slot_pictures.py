@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from paper_lib import plots
-from paper_lib.slot_pictures import BLACK, bordered, draw_scene, slot_tiles
+from paper_lib.slot_pictures import BLACK, bordered, coloured, draw_decomposition, draw_predictions, draw_scene, slot_tiles, words
 
 
 def noise(*shape, seed=0):
@@ -109,3 +109,60 @@ def test_a_run_without_pictures_leaves_its_row_empty(axes):
 def test_many_slots_are_all_shown(axes):
     draw_scene(axes[:1], {"BN": samples(1, slots=15)}, 0, {"BN": ""})
     assert len(tiles_of(axes[0])[0]) == 2 + 1 + 15
+
+
+# ---------------------------------------------------------------- Locatello et al.'s models
+
+
+def properties(size=0, material=0, shape=0, colour=0, confidence=1.0):
+    row = np.zeros(19, np.float32)
+    row[[3 + size, 5 + material, 7 + shape, 10 + colour]] = 1
+    row[18] = confidence
+    return row
+
+
+def test_properties_in_words():
+    assert words(properties()) == "large gray\nrubber cube"
+    assert words(properties(1, 1, 2, 7)) == "small yellow\nmetal cylinder"
+    assert words(0.2 + 0.5 * properties(1, 0, 1, 1)) == "small red\nrubber sphere", "the most likely"
+
+
+def test_every_segment_has_a_colour_of_its_own():
+    picture = coloured(np.array([[0, 1], [2, 7]]))
+    assert picture.shape == (2, 2, 3) and picture.dtype == np.uint8
+    assert len({tuple(pixel) for pixel in picture.reshape(-1, 3)}) == 4 and (picture[0, 0] == picture[0, 0, 0]).all(), "grey for the background"
+
+
+def autoencoder_samples(n=2, slots=3, size=8):
+    masks = np.zeros((n, slots, size, size), np.uint8)
+    masks[:, 0], masks[:, 1, :4], masks[:, 0, :4] = 255, 255, 0
+    pictures = {"image": noise(n, size, size, 3), "reconstruction": noise(n, size, size, 3, seed=1), "components": noise(n, slots, size, size, 3, seed=2)}
+    return pictures | {"masks": masks, "true_masks": np.ones((n, size, size), np.uint8)}
+
+
+def test_a_decomposition_shows_components_under_their_masks():
+    samples = {"vanilla": {}, "IN": autoencoder_samples()}
+    fig, axes = plt.subplots(2, 1)
+    draw_decomposition(axes, samples, 1, {"vanilla": "v", "IN": "i"})
+    (first,), (row,) = axes[0].images, axes[1].images
+    assert first.get_array().shape[1] == 2 * 11, "scene and true masks, though the run has no pictures"
+    tiles = np.split(row.get_array(), 7, axis=1)  # two blanks, reconstruction, masks, three slots
+    pictures = samples["IN"]
+    assert (tiles[0] == 255).all() and (tiles[1] == 255).all()
+    np.testing.assert_array_equal(tiles[2][1:-1, 1:-2], pictures["reconstruction"][1])
+    np.testing.assert_array_equal(tiles[4][5:-1, 1:-2], pictures["components"][1, 0, 4:])
+    np.testing.assert_array_equal(tiles[5][1:5, 1:-2], pictures["components"][1, 1, :4])
+    assert (tiles[4][1:5, 1:-2] == 255).all() and (tiles[6][1:-1, 1:-2] == 255).all(), "white where it holds nothing"
+    plt.close(fig)
+
+
+def test_predictions_say_what_each_slot_sees():
+    predictions = np.stack([properties(colour=1), properties(1, confidence=0.2)])[None]
+    pictures = {"image": noise(1, 8, 8, 3), "predictions": predictions, "attn": np.full((1, 4, 2), 0.5, np.float16)}
+    fig, axes = plt.subplots(2, 3)
+    draw_predictions(axes[0], pictures, 0, "implicit", "#1f4e9c")
+    draw_predictions(axes[1], {}, 0, "vanilla", "#d62728")
+    assert [ax.get_title() for ax in axes[0]] == ["", "large red\nrubber cube", "nothing"]
+    assert [len(ax.images) for ax in axes.flat] == [1, 1, 1, 0, 0, 0], "a run without pictures leaves its row empty"
+    assert [ax.get_ylabel() for ax in axes[:, 0]] == ["implicit", "vanilla"]
+    plt.close(fig)

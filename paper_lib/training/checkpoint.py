@@ -45,6 +45,8 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         index, name = key.split("/")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": info.pop("param_groups")})
+    for parameter, entry in optimizer.state.items():  # a fused optimiser reads both as they lie in memory
+        entry |= {name: torch.empty_like(parameter).copy_(value) for name, value in entry.items() if value.shape == parameter.shape}
     torch.set_rng_state(tensors["rng/cpu"])
     cuda = _under("rng/cuda/", tensors)
     if cuda and torch.cuda.device_count() == len(cuda):
