@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from paper_lib.metrics import foreground_ari, frechet, grid_segments, mean_iou, random_segments, segments
+from paper_lib.metrics import foreground_ari, frechet, ignorant_scores, mean_iou, segments
 from paper_lib.models import SLATE
 from paper_lib.progress import bar
 from paper_lib.training.dvae import to_uint8
@@ -68,7 +68,7 @@ def measure(config: RegenerationRun, weights: dict[str, Tensor], device: str = "
             progress.update(len(image))
     final = _frechet(frechet.features(config.features, device=device), test.images[:count], pictures, floors)
     if test.masks is not None:
-        final |= _ignorant(np.asarray(test.masks[:count]), config.model.num_slots)
+        final |= ignorant_scores(np.asarray(test.masks[:count]), config.model.num_slots, _mask_scores)
     return pd.concat(rows, ignore_index=True).rename_axis("image").reset_index(), final
 
 
@@ -85,12 +85,6 @@ def _mask_scores(masks: np.ndarray, found: np.ndarray) -> dict[str, np.ndarray]:
     with np.errstate(invalid="ignore"):  # nan for an image without foreground, as the other scores
         largest = held / foreground.sum((1, 2))
     return {"foreground_ari": foreground_ari(masks, found), "mean_iou": mean_iou(masks, found), "largest_share": largest}
-
-
-def _ignorant(masks: np.ndarray, slots: int) -> dict[str, float]:
-    """What masks score that know nothing of the image: blocks of a grid, and pixels at random."""
-    guesses = {"grid": grid_segments(masks.shape, slots), "random": random_segments(masks.shape, slots, seed=0)}
-    return {f"{kind}_{name}": float(np.nanmean(score)) for kind, found in guesses.items() for name, score in _mask_scores(masks, found).items()}
 
 
 def _frechet(network: frechet.Network, images: np.ndarray, pictures: list, floors: list) -> dict[str, float]:

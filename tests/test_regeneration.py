@@ -12,6 +12,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from paper_lib import data, experiments, regeneration, runs
+from paper_lib.metrics import ignorant_scores
 from paper_lib.models import SLATE
 from paper_lib.models.dvae import DVAE
 from paper_lib.regeneration import RegenerationRun, measure
@@ -159,17 +160,17 @@ def test_scores_of_masks_by_hand():
 
 def test_what_masks_score_that_know_nothing(smoke, colours):
     """One object everywhere: of four blocks, and of four names at random, the largest holds a quarter."""
-    scores = regeneration._ignorant(np.ones((2, 32, 32), np.uint8), 4)
+    scores = ignorant_scores(np.ones((2, 32, 32), np.uint8), 4, regeneration._mask_scores)
     assert set(scores) == {f"{kind}_{name}" for kind in ("grid", "random") for name in MASKED[1:]}
     assert scores["grid_largest_share"] == scores["grid_mean_iou"] == 0.25 and scores["random_largest_share"] == pytest.approx(0.25, abs=0.05)
     # each object is one of the four blocks
     quarters = np.kron([[1, 2], [3, 4]], np.ones((8, 8), int))[None]
-    scores = regeneration._ignorant(quarters, 4)
+    scores = ignorant_scores(quarters, 4, regeneration._mask_scores)
     assert scores["grid_foreground_ari"] == scores["grid_mean_iou"] == 1 and scores["grid_largest_share"] == 0.25
     assert abs(scores["random_foreground_ari"]) < 0.1 and scores["random_mean_iou"] < 0.3
     _, final = scored(smoke, 4)
     masks = model_and_images(smoke.IN, 4)[2]
-    assert final == final | regeneration._ignorant(masks, 3), "as many as the model has slots"
+    assert final == final | ignorant_scores(masks, 3, regeneration._mask_scores), "as many as the model has slots"
 
 
 def test_pictures_without_masks_have_errors_alone(smoke, colours, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -92,6 +93,15 @@ def grid_segments(shape: tuple[int, int, int], slots: int) -> np.ndarray:
     if len(np.unique(grid)) < slots:
         raise ValueError(f"{slots} blocks don't fit into {height} x {width} pixels")
     return np.tile(grid, (batch, 1, 1))
+
+
+def ignorant_scores(true: np.ndarray, slots: int, scores: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]) -> dict[str, float]:
+    """What segments score that know nothing of the image: grid_<name> and random_<name>, means over the images that have objects.
+
+    true: instance masks (B, H, W); scores(true, found): name -> (B,).
+    """
+    guesses = {"grid": grid_segments(true.shape, slots), "random": random_segments(true.shape, slots, seed=0)}
+    return {f"{kind}_{name}": float(np.nanmean(values)) for kind, found in guesses.items() for name, values in scores(true, found).items()}
 
 
 def _mean_iou(true: np.ndarray, predicted: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paper_lib.metrics import foreground_ari, grid_segments, mean_iou, random_segments, segments
+from paper_lib.metrics import foreground_ari, ignorant_scores, mean_iou, segments
 from paper_lib.models import AutoencoderConfig, SlotAttentionAutoEncoder
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.dvae import to_uint8
@@ -99,9 +99,7 @@ class AutoencoderTask(Task):
             if masks is not None:
                 final |= _by_objects(self._scores(images, masks, num_slots=c.crowded.max_objects + 1), masks, "crowded_")
         if self.test_masks is not None:
-            shape, slots = self.test_masks.shape, c.model.num_slots
-            for name, found in {"grid": grid_segments(shape, slots), "random": random_segments(shape, slots, seed=0)}.items():
-                final |= {f"{name}_{score}": np.nanmean(values) for score, values in _mask_scores(self.test_masks, found).items()}
+            final |= ignorant_scores(self.test_masks, c.model.num_slots, _mask_scores)
         return {name: float(value) for name, value in final.items()}
 
     @torch.no_grad()
