@@ -72,6 +72,7 @@ _SOURCES = {
     ("photos", "generator"): "Crops of 7 photographs (5 to train on, 1 to validate, 1 to test), in place of COCO: inconclusive by construction.",
     ("clevr_mirror", "files"): "CLEVR-Mirror scenes, the authors' files.",
     ("clevr", "files"): "CLEVR scenes, the authors' files.",
+    ("clevr_with_masks", "files"): "CLEVR with masks, the authors' file.",
     ("shapestacks", "files"): "ShapeStacks scenes, the authors' files.",
     ("coco", "files"): "COCO-2017, the authors' files.",
 }

@@ -763,7 +763,7 @@ def test_a_setting_that_names_no_folder_is_an_error(name, tmp_path, monkeypatch,
 
 def test_mistakes_in_the_config_are_errors(config):
     config.write_text('[files]\nclever = "somewhere"\n')
-    with pytest.raises(ValueError, match="knows clevr_mirror, clevr, shapestacks, coco, not clever"):
+    with pytest.raises(ValueError, match="knows clevr_mirror, clevr, clevr_with_masks, shapestacks, coco, not clever"):
         files.find("coco")
     config.write_text("[files\n")
     with pytest.raises(ValueError, match="data.toml is not TOML"):

@@ -61,6 +61,14 @@ def test_a_notebook_runs_from_top_to_bottom(smoke, root, tmp_path, name):
         assert not garbage, garbage
 
 
+@pytest.mark.parametrize("name", ["fig07_property_prediction", "fig08_segmentation_masks"])
+def test_a_notebook_shows_runs_that_diverged(smoke, root, tmp_path, name):
+    """Before their first evaluation: there is nothing but their status to show, and the figures are drawn around that."""
+    notebook = execute(name, tmp_path, profile="smoke", if_missing="train", overrides={"lr": 1e30})
+    assert "diverged" in (root / f"results/smoke/custom/tables/{name}.csv").read_text()
+    assert "decides nothing" in shown(notebook) or "inconclusive" in shown(notebook)
+
+
 def test_every_notebook_is_looked_at():
     assert set(FIGURES) | set(TABLES) <= set(experiments.NOTEBOOKS)
 

@@ -1,7 +1,8 @@
 """Data sets of pictures behind one door: `load("clevr_mirror", split="train", size=64)`.
 
 Each data set can come from the authors' files, in the layout in which they are distributed, or from a generator that needs nothing but the installed
-packages. What comes back is the same; models never see which. COCO has no generator: its stand-in is a data set of another name, `photos`.
+packages. What comes back is the same; models never see which. COCO has no generator: its stand-in is a data set of another name, `photos`. Nor has CLEVR
+with masks, which is what Locatello et al. 2020 call CLEVR in object discovery; generated `clevr` has masks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import clevr_files, clevr_mirror, coco_files, photos, shapestacks, shapestacks_files
+from . import clevr_files, clevr_masks_files, clevr_mirror, coco_files, photos, shapestacks, shapestacks_files
 from .files import find
 from .files import layout as files_layout
 
@@ -28,7 +29,7 @@ class Doors:
 
     generate    generator(root, split, size, max_items, **settings), or None
     version     of the generator's pictures
-    read        reader(folder, split, size, cache, max_items, workers) of the authors' files, or None
+    read        reader(folder, split, size, cache, max_items, workers, **limits) of the authors' files, or None
     check       check(folder) of the authors' files: every fault of the tree, or None
     defaults    settings of the generator that make it this data set
     licence     of the pictures
@@ -46,6 +47,7 @@ RENDERED = "rendered here: ours, under this repository's licence"
 DATASETS = {
     "clevr_mirror": Doors(clevr_mirror.load, clevr_mirror.GENERATOR_VERSION, clevr_files.load_mirror, clevr_files.check_mirror, licence=RENDERED),
     "clevr": Doors(clevr_mirror.load, clevr_mirror.GENERATOR_VERSION, clevr_files.load_clevr, clevr_files.check_clevr, {"mirror": False}, RENDERED),
+    "clevr_with_masks": Doors(read=clevr_masks_files.load, check=clevr_masks_files.check, licence=clevr_masks_files.LICENCE),
     "shapestacks": Doors(shapestacks.load, shapestacks.GENERATOR_VERSION, shapestacks_files.load, shapestacks_files.check, licence=RENDERED),
     "coco": Doors(read=coco_files.load, check=coco_files.check),
     "photos": Doors(photos.load, photos.GENERATOR_VERSION, licence="of each photograph, below"),
@@ -105,7 +107,8 @@ def load(
     files      folder of the authors' files; else the environment variable PAPER_FILES, else data.toml (see files.find)
     root       folder of what is generated or cached; else the environment variable PAPER_DATA; else `data/` beside the package
     max_items  keep the first so many items of the split, and make no more than those
-    settings   of the generator: num_scenes, seed, min_objects, max_objects, samples_per_pixel, workers ...; see its `load`
+    settings   of the generator: num_scenes, seed, min_objects, max_objects, samples_per_pixel, workers ...; see its `load`. Of the authors' files
+               `workers` and, where `settings(name, "files")` names them, min_objects and max_objects: other scenes are left out
 
     Raises ValueError for an unknown name, split, door or setting, FileNotFoundError for files that are not where they should be.
     """
@@ -114,8 +117,8 @@ def load(
     _known("split", split, dict.fromkeys(SPLITS))
     root = Path(root or os.environ.get("PAPER_DATA") or Path(__file__).resolve().parents[2] / "data")
     if which_door(name, door, files) == "files":
-        workers = {"workers": settings["workers"]} if settings.get("workers") else {}
-        return Dataset(**doors.read(find(name, files), split, size, root, max_items, **workers))
+        takes = _keywords(doors.read) | ({"workers"} if settings.get("workers") else set())
+        return Dataset(**doors.read(find(name, files), split, size, root, max_items, **{k: v for k, v in settings.items() if k in takes}))
     return Dataset(**doors.generate(root, split, size, max_items, **{**doors.defaults, **settings}))
 
 
@@ -139,10 +142,14 @@ def which_door(name: str, door: str | None = None, folder: str | os.PathLike | N
     return "generator"
 
 
-def settings(name: str) -> set[str]:
-    """Names of the settings that a data set's generator takes; none where it has no generator."""
-    generate = _known("data set", name, DATASETS).generate
-    return {p.name for p in inspect.signature(generate).parameters.values() if p.kind is p.KEYWORD_ONLY} if generate else set()
+def settings(name: str, door: str = "generator") -> set[str]:
+    """Names of the settings that a data set's generator takes, or the reader of its authors' files; none where it has no such door."""
+    doors = _known("data set", name, DATASETS)
+    return _keywords(doors.read if door == "files" else doors.generate)
+
+
+def _keywords(function: Callable | None) -> set[str]:
+    return {p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY} if function else set()
 
 
 def version(name: str) -> str:

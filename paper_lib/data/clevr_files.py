@@ -11,11 +11,13 @@ and random, as validation. Neither holds masks.
 import functools
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 
+from ..files import whole
 from . import files
-from .files import MAX_OBJECTS, Fault, Part, Reader, Tree
+from .files import MAX_OBJECTS, Fault, Limits, Part, Reader, Tree, TreeError
 from .scenes import Object, Scene, properties
 
 MIRROR_LAYOUT = """\
@@ -38,9 +40,24 @@ def load_mirror(folder: str | os.PathLike, split: str, size: int, cache: str | o
     return files.load(_mirror(folder, split), size, cache, max_items, workers)
 
 
-def load_clevr(folder: str | os.PathLike, split: str, size: int, cache: str | os.PathLike, max_items: int | None = None, workers: int | None = None) -> dict:
-    """CLEVR with properties; see files.load."""
-    return files.load(_clevr(folder, split), size, cache, max_items, workers)
+def load_clevr(
+    folder: str | os.PathLike,
+    split: str,
+    size: int,
+    cache: str | os.PathLike,
+    max_items: int | None = None,
+    workers: int | None = None,
+    *,
+    min_objects: int | None = None,
+    max_objects: int | None = None,
+) -> dict:
+    """CLEVR with properties; see files.load. Of the scenes with `min_objects` to `max_objects` objects (all)."""
+    part, limits = _clevr(folder, split), Limits(min_objects, max_objects)
+    if limits.settings and not part.faults:
+        kept = limits.keep(_object_counts(part, cache))
+        if not kept.all():  # limits that leave nothing out are none
+            part = _clevr(folder, split, limits, kept)
+    return files.load(part, size, cache, max_items, workers)
 
 
 def check_mirror(folder: str | os.PathLike) -> list[str]:
@@ -97,13 +114,15 @@ def _read_scene(tree: Tree, picture: str) -> np.ndarray:
     return _properties(tree.json(path), path)
 
 
-def _clevr(folder: str | os.PathLike, split: str) -> Part:
+def _clevr(folder: str | os.PathLike, split: str, limits: Limits = Limits(), kept: np.ndarray | None = None) -> Part:  # noqa: B008
+    """All of a split, or of its rows those that the bools `kept` (N,) say; `limits` is what they were chosen by."""
     files.known_split(split)
     tree = Tree(folder)
     original = "val" if split == "test" else "train"
     pictures = tree.list(f"images/{original}")
     scenes = tree.file(f"scenes/CLEVR_{original}_scenes.json")
     indices = files.random_order(len(pictures)) if split == "test" else files.hold_out(len(pictures), split)
+    indices = indices if kept is None else indices[kept]
     rows = [pictures[i] for i in indices]
     return Part(
         "clevr",
@@ -116,7 +135,25 @@ def _clevr(folder: str | os.PathLike, split: str) -> Part:
         CLEVR_LAYOUT,
         licence="CC BY 4.0",
         choice="CLEVR's val serves as test; a fixed random part of its train (5,000, or a fifth if that is less) as validation",
+        limits=limits,
     )
+
+
+def _object_counts(part: Part, cache: str | os.PathLike) -> np.ndarray:
+    """(N,) int, how many objects each scene of a split has: from the cache, or else from the scenes."""
+    path = Path(cache) / f"{part.name}-files-{part.split}-{part.version}-objects.npy"
+    if path.exists():
+        return np.load(path)
+    reader = part.open()
+    if reader.faults:
+        raise TreeError(part.tree.root, reader.faults, part.layout)
+    try:
+        counts = np.array([int(reader.properties(row)[:, -1].sum()) for row in range(len(part.pictures))])
+    except Fault as fault:
+        raise TreeError(part.tree.root, [str(fault)], part.layout) from None
+    with whole(path) as temporary:
+        np.save(temporary, counts)
+    return counts
 
 
 def _read_lists(tree: Tree, paths: list[str], folder: str, pictures: list[str], rows: list[str]) -> Reader:

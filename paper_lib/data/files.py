@@ -1,9 +1,10 @@
 """The authors' files, whatever their layout: where they are, what is wrong with them, and one cache of small pictures.
 
 A layout (clevr_files, shapestacks_files, coco_files) lists a split as a `Part`, which opens no picture and no annotation. `load` then reads
-the rows that its cache lacks, once, into a folder of memory-mappable arrays; `check` reads everything and reports every fault.
+the rows that its cache lacks, once, into a folder of memory-mappable arrays; `check` reads everything and reports every fault. (clevr_masks_files, whose
+pictures are all in one file, has a `load` and a `check` of its own.)
 
-A cache of N pictures is <cache>/<name>-files-<size>px-<split>-<version>/, with
+A cache of N pictures is <cache>/<name>-files-<size>px-<split>-<version>/, with -<objects> after the split where `Limits` leave scenes out, and in it
 
     images.npy      (N, H, W, 3) uint8                  properties.npy  (N, 10, 19) float32, see scenes.properties; CLEVR alone
     masks.npy       (N, H, W), where there are masks    done.npy        (N,) bool: which rows are filled
@@ -38,6 +39,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "data.toml"
 LAYOUTS = {  # name -> (module, its description of the tree)
     "clevr_mirror": ("clevr_files", "MIRROR_LAYOUT"),
     "clevr": ("clevr_files", "CLEVR_LAYOUT"),
+    "clevr_with_masks": ("clevr_masks_files", "LAYOUT"),
     "shapestacks": ("shapestacks_files", "LAYOUT"),
     "coco": ("coco_files", "LAYOUT"),
 }
@@ -159,6 +161,44 @@ def natural(path: str) -> list:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path)]
 
 
+def hashed(content) -> str:
+    """Version of the data whose files' paths and sizes are `content`."""
+    return hashlib.sha256(json.dumps([READER_VERSION, content]).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many objects the scenes have that are kept; None for no limit."""
+
+    min_objects: int | None = None
+    max_objects: int | None = None
+
+    def __post_init__(self):
+        if None not in (self.min_objects, self.max_objects) and self.min_objects > self.max_objects:
+            raise ValueError(f"need min_objects <= max_objects, got {self.min_objects} and {self.max_objects}")
+
+    def keep(self, counts):
+        """Whether a scene with so many objects is kept: bool, or an array of bools for an array."""
+        least, most = self._ends("0", "inf")
+        return (counts >= float(least)) & (counts <= float(most))
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """Those that are given."""
+        return {name: limit for name, limit in vars(self).items() if limit is not None}
+
+    @property
+    def folder(self) -> str:
+        """What tells the folder of a cache from the folders of other limits."""
+        return "-{}to{}objects".format(*self._ends("0", "any")) if self.settings else ""
+
+    def __str__(self) -> str:
+        return " with {} to {} objects".format(*self._ends("0", "any number of")) if self.settings else ""
+
+    def _ends(self, least: str, most: str) -> list[str]:
+        return [str(none if limit is None else limit) for limit, none in ((self.min_objects, least), (self.max_objects, most))]
+
+
 @dataclass
 class Reader:
     """What the annotations say about the rows of a part.
@@ -186,6 +226,7 @@ class Part:
     others    paths of the annotations
     open      reads as much of the annotations as rows can't be read without
     choice    which of the authors' pictures the three splits are
+    limits    that have left scenes out of all this
     """
 
     name: str
@@ -198,16 +239,16 @@ class Part:
     layout: str
     licence: str
     choice: str
+    limits: Limits = Limits()
 
     @property
     def faults(self) -> list[str]:
-        empty = [] if self.pictures or self.tree.faults else [f"{self.tree.root}: has too few pictures for a {self.split} split"]
+        empty = [] if self.pictures or self.tree.faults else [f"{self.tree.root}: has too few pictures{self.limits} for a {self.split} split"]
         return self.tree.faults + empty
 
     @functools.cached_property
     def version(self) -> str:
-        files = [[path, self.tree.sizes[path]] for path in self.pictures + self.others]
-        return hashlib.sha256(json.dumps([READER_VERSION, files]).encode()).hexdigest()[:10]
+        return hashed([[path, self.tree.sizes[path]] for path in self.pictures + self.others])
 
 
 # Splits. Rows are in a random order, so that the first so many of a split are a fair sample of it.
@@ -304,7 +345,7 @@ def load(part: Part, size: int, cache: str | os.PathLike, max_items: int | None 
     if part.faults:
         raise TreeError(part.tree.root, part.faults, part.layout)
     count = len(part.pictures) if max_items is None else min(max_items, len(part.pictures))
-    folder = Path(cache) / f"{part.name}-files-{size}px-{part.split}-{part.version}"
+    folder = Path(cache) / f"{part.name}-files-{size}px-{part.split}{part.limits.folder}-{part.version}"
     if not folder.exists() or len(_missing(folder, count)):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(folder.name + ".lock")):  # a second process waits, then finds the rows there
@@ -314,7 +355,7 @@ def load(part: Part, size: int, cache: str | os.PathLike, max_items: int | None 
     return {
         **arrays,
         "indices": part.indices[:count],
-        "source": {**source, "settings": {"size": size}, "licence": part.licence, "splits": part.choice},
+        "source": {**source, "settings": {"size": size, **part.limits.settings}, "licence": part.licence, "splits": part.choice},
     }
 
 
@@ -397,6 +438,6 @@ def _create(folder: Path, part: Part, reader: Reader, size: int) -> None:
         arrays["properties"] = (n, MAX_OBJECTS, 19), np.float32
     for name, (shape, dtype) in arrays.items():
         open_memmap(unfinished / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
-    settings = {"name": part.name, "split": part.split, "size": size, "version": part.version, "reader": READER_VERSION}
+    settings = {"name": part.name, "split": part.split, "size": size, "version": part.version, "reader": READER_VERSION, **part.limits.settings}
     (unfinished / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
     unfinished.rename(folder)

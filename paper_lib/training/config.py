@@ -9,7 +9,8 @@ from paper_lib import data
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pictures: the arguments of `paper_lib.data.load`. `door` "files" takes the authors' files, and leaves the generator's settings below unused."""
+    """Which pictures: the arguments of `paper_lib.data.load`. `door` "files" takes the authors' files, and leaves the generator's settings below unused,
+    but for min_objects and max_objects where the files say how many objects a scene has (`data.settings(name, "files")`)."""
 
     name: str = "clevr_mirror"
     size: int = 64
@@ -22,7 +23,7 @@ class DataConfig:
     door: str = "generator"
 
     def load(self, split: str) -> data.Dataset:
-        takes = data.settings(self.name)
+        takes = data.settings(self.name, self.door)
         named = vars(self) | {"num_crops": self.num_scenes}  # photographs are cropped, not rendered
         named |= data.DATASETS[self.name].defaults  # CLEVR has no mirror, whatever `mirror` says
         settings = {name: value for name, value in named.items() if name in takes}
