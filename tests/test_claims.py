@@ -72,6 +72,11 @@ SWEPT = {
     "C11_INSENSITIVE": ("C11", 1.2, True),
     "C11_HARDER": ("C11", 1.1, False),
     "C12_ONE_IS_WORSE": ("C12", 1.5, False),
+    "C13_BETTER": ("C13", 0.05, False),
+    "C13_ONE_IS_NOT_ENOUGH": ("C13", 0.05, False),
+    "C13_SCALES": ("C13", -0.05, False),
+    "C14_FOREGROUND_ARI": ("C14", -0.05, False),
+    "C14_MEAN_IOU": ("C14", -0.05, False),
     "C15_SEVERAL": ("C15", 0.8, True),
     "C16_VANILLA_DROPS": ("C16", 1.2, False),
     "C16_IMPLICIT_DOES_NOT": ("C16", 1.1, True),
@@ -95,7 +100,7 @@ def test_names_are_filled_in():
     assert about == Claim("C0", "implicit is lower on photos", "loss of implicit", 0.5, True) and claim.words == "{who} is lower on {data}"
     with pytest.raises(KeyError, match="data"):
         claim.about(who="implicit")
-    names = dict(tricks="with all tricks", data="photos", trick="clipping", method="vanilla", n=7)
+    names = dict(tricks="with all tricks", data="photos", trick="clipping", method="vanilla", n=7, t="inf", most=11)
     for name, claim in every_claim().items():
         row = claim.about(**names).judge([0.5])
         assert not any(bracket in sentence(row) for bracket in "{}"), name
