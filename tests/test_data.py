@@ -139,6 +139,16 @@ def test_masks_agree_with_the_geometry(rendered):
     assert direct > 0.9 * total
 
 
+def test_the_crop_is_that_part_of_the_picture(many):
+    """Rows 29 to 221 and columns 64 to 256 of 240x320, of which the whole picture shows columns 40 to 280."""
+    for scene in many[:2]:
+        whole, mask = render(scene, 240, samples_per_pixel=1, seed=1)
+        part, cropped = render(dataclasses.replace(scene, camera=scene.camera.cropped()), 192, samples_per_pixel=1, seed=1)
+        np.testing.assert_array_equal(cropped, mask[29:221, 24:216])
+        blocks = [x.reshape(12, 16, 12, 16, 3).mean((1, 3)) for x in (part.astype(float), whole[29:221, 24:216].astype(float))]
+        assert np.corrcoef(blocks[0].ravel(), blocks[1].ravel())[0, 1] > 0.995  # but for the noise
+
+
 def test_masks_have_the_right_area():
     """A sphere alone covers the disc that its angular radius makes."""
     for size, radius in SIDES.items():
@@ -341,11 +351,12 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
         data.load("clevr_mirror", **arguments)
 
 
-def test_another_variant_of_the_renderer_has_a_folder_of_its_own():
+def test_another_variant_of_the_renderer_and_the_crop_have_folders_of_their_own():
     usual = clevr_mirror.Settings(20, 16, 4, 3, 10, 0, True)
     gpu = clevr_mirror.Settings(20, 16, 4, 3, 10, 0, True, "cuda_ad_rgb")
-    assert gpu.folder == usual.folder + "-cuda_ad_rgb"
-    assert "variant" not in usual.settings() and gpu.settings()["variant"] == "cuda_ad_rgb"  # folders made before there was a choice stay valid
+    crop = clevr_mirror.Settings(20, 16, 4, 3, 10, 0, True, crop=True)
+    assert (gpu.folder, crop.folder) == (usual.folder + "-cuda_ad_rgb", usual.folder + "-crop")
+    assert not {"variant", "crop"} & set(usual.settings()) and gpu.settings()["variant"] == "cuda_ad_rgb"  # folders made before there was a choice stay valid
 
 
 def test_a_worker_that_fails_says_why(tmp_path):

@@ -510,6 +510,21 @@ def test_clevr_val_serves_as_test_and_part_of_train_as_validation(tmp_path, monk
     assert len(clevr_files.load_clevr(root, "validation", SIZE, tmp_path / "cache")["images"]) == 1
 
 
+def test_clevr_is_cropped_as_for_object_discovery(tmp_path):
+    """Rows 29 to 221 and columns 64 to 256 of 240x320."""
+    root, content = clevr_tree(tmp_path / "tree"), np.zeros((240, 320, 3), np.uint8)
+    with pytest.raises(files.TreeError, match="48x32.*known for 320x240 only"):
+        clevr_files.load_clevr(root, "test", SIZE, tmp_path / "cache", crop=True)
+    content[29:221, 64:256] = 200, 30, 10
+    for path in (root / "images/val").iterdir():
+        picture(path, content)
+    whole, part = (clevr_files.load_clevr(root, "test", SIZE, tmp_path / "cache", crop=crop) for crop in (False, True))
+    assert np.abs(part["images"][:, 3:-3, 3:-3].astype(int) - [200, 30, 10]).max() <= 3  # at the border the filter reaches beyond the square
+    assert (whole["images"][:, 0] < 20).all() and (part["images"][:, 0, :, 0] > 150).all()
+    assert part["source"]["settings"] == {"size": SIZE, "crop": True} and "crop" not in whole["source"]["settings"]
+    np.testing.assert_array_equal(part["indices"], whole["indices"])
+
+
 def test_at_full_size_5000_are_held_out():
     train, validation = (files.hold_out(118_287, split) for split in ("train", "validation"))
     assert len(validation) == 5_000 and len(np.union1d(train, validation)) == 118_287

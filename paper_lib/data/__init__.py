@@ -108,7 +108,7 @@ def load(
     root       folder of what is generated or cached; else the environment variable PAPER_DATA; else `data/` beside the package
     max_items  keep the first so many items of the split, and make no more than those
     settings   of the generator: num_scenes, seed, min_objects, max_objects, samples_per_pixel, workers ...; see its `load`. Of the authors' files
-               `workers` and, where `settings(name, "files")` names them, min_objects and max_objects: other scenes are left out
+               `workers` and those that `settings(name, "files")` names: min_objects and max_objects, other scenes are left out; crop
 
     Raises ValueError for an unknown name, split, door or setting, FileNotFoundError for files that are not where they should be.
     """

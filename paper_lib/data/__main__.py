@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--max-items", type=int, help="of each split")
         for setting in SETTINGS:
             command.add_argument(f"--{setting.replace('_', '-')}", type=str if setting == "variant" else int, help="see the generator's load")
+        command.add_argument("--crop", action="store_true", default=None, help="keep the part of CLEVR's pictures in which objects are discovered")
         if name == "preview":
             command.add_argument("--split", choices=data.SPLITS, default="train")
             command.add_argument("--out", type=Path, help="PNG to write (default: NAME.png)")
@@ -59,7 +60,7 @@ def run(given: argparse.Namespace) -> int:
         print("\n".join(sorted(faults)) if faults else f"{folder}: no faults")
         return int(bool(faults))
 
-    settings = {name: getattr(given, name) for name in SETTINGS if getattr(given, name) is not None}
+    settings = {name: getattr(given, name) for name in (*SETTINGS, "crop") if getattr(given, name) is not None}
     splits = (given.split,) if given.command == "preview" else data.SPLITS
     if given.command == "preview" and given.max_items is None:
         given.max_items = 48

@@ -11,6 +11,7 @@ and random, as validation. Neither holds masks.
 import functools
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from ..files import whole
 from . import files
 from .files import MAX_OBJECTS, Fault, Limits, Part, Reader, Tree, TreeError
-from .scenes import Object, Scene, properties
+from .scenes import CLEVR_CROP, CLEVR_HEIGHT, CLEVR_WIDTH, Object, Scene, properties
 
 MIRROR_LAYOUT = """\
 Expected of clevr_mirror:
@@ -50,13 +51,16 @@ def load_clevr(
     *,
     min_objects: int | None = None,
     max_objects: int | None = None,
+    crop: bool = False,
 ) -> dict:
-    """CLEVR with properties; see files.load. Of the scenes with `min_objects` to `max_objects` objects (all)."""
+    """CLEVR with properties; see files.load. Of the scenes with `min_objects` to `max_objects` objects (all); `crop` keeps CLEVR_CROP of their pictures."""
     part, limits = _clevr(folder, split), Limits(min_objects, max_objects)
     if limits.settings and not part.faults:
         kept = limits.keep(_object_counts(part, cache))
         if not kept.all():  # limits that leave nothing out are none
             part = _clevr(folder, split, limits, kept)
+    if crop:
+        part = replace(part, crop=(*CLEVR_CROP, CLEVR_HEIGHT, CLEVR_WIDTH))
     return files.load(part, size, cache, max_items, workers)
 
 

@@ -22,6 +22,7 @@ import functools
 import gzip
 import itertools
 import json
+import math
 import os
 import shutil
 import zlib
@@ -41,6 +42,7 @@ from ..progress import bar
 from . import files
 from .files import Fault, Limits, Tree, TreeError
 from .generated import cores
+from .scenes import CLEVR_CROP, CLEVR_HEIGHT, CLEVR_WIDTH
 
 FILE = "clevr_with_masks_train.tfrecords"
 LAYOUT = f"""\
@@ -50,8 +52,7 @@ Expected of clevr_with_masks (the authors' file as they distribute it, 10.5 GB, 
 LICENCE = "Apache 2.0, of the authors' repository"
 CHOICE = "the first 70,000 records train, as in Locatello et al. 2020; the next 15,000 serve as validation, the last 15,000 as test"
 SPLITS = {"train": (0, 70_000), "validation": (70_000, 85_000), "test": (85_000, 100_000)}  # the first record, and the first beyond
-HEIGHT, WIDTH, ENTITIES = 240, 320, 11  # of a record; the first entity is the background
-TOP, LEFT, SIDE = 29, 64, 192
+ENTITIES = 11  # of a record; the first is the background
 LONGEST = 2**24  # bytes of a record; the authors' have 3.2 million
 SAVED = 1_000  # records between two states
 
@@ -254,9 +255,11 @@ def _read(record: memoryview, where: str, size: int, limits: Limits) -> dict[str
     visibility = _floats(features, "visibility", ENTITIES, where)
     if not limits.keep(np.count_nonzero(visibility[1:])):
         return None
-    window = slice(TOP, TOP + SIDE), slice(LEFT, LEFT + SIDE)
-    image = _bytes(features, "image", HEIGHT * WIDTH * 3, where).reshape(HEIGHT, WIDTH, 3)[window]
-    masks = _bytes(features, "mask", ENTITIES * HEIGHT * WIDTH, where).reshape(ENTITIES, HEIGHT, WIDTH)[:, *window]
+    top, left, side = CLEVR_CROP
+    window = slice(top, top + side), slice(left, left + side)
+    shape = CLEVR_HEIGHT, CLEVR_WIDTH
+    image = _bytes(features, "image", math.prod(shape) * 3, where).reshape(*shape, 3)[window]
+    masks = _bytes(features, "mask", ENTITIES * math.prod(shape), where).reshape(ENTITIES, *shape)[:, *window]
     return {"images": shrink(image, size), "masks": files.shrink_mask(masks.argmax(0).astype(np.uint8), size)}
 
 

@@ -3,7 +3,7 @@
 The data set is that of Singh et al. 2021, "Illiterate DALL-E Learns to Compose": CLEVR with a mirror behind the scene.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,14 +28,17 @@ class Settings(generated.RenderedScenes):
 
     mirror: bool
     variant: str = DEFAULT_VARIANT
+    crop: bool = False
 
     @property
     def folder(self) -> str:
         name = super().folder if self.mirror else super().folder.replace(self.data_set, "clevr_nomirror", 1)
+        name += "-crop" if self.crop else ""
         return name if self.variant == DEFAULT_VARIANT else f"{name}-{self.variant}"
 
     def item(self, index: int) -> dict[str, np.ndarray]:
         scene = sample_scene(self.seed, index, self.min_objects, self.max_objects)
+        scene = replace(scene, camera=scene.camera.cropped()) if self.crop else scene
         image, mask = render(scene, self.size, self.samples_per_pixel, self.mirror, self.noise_seed(index), self.variant)
         return {"images": image, "masks": mask, "properties": properties(scene, self.max_objects)}
 
@@ -53,14 +56,16 @@ def load(
     samples_per_pixel: int = DEFAULT_SAMPLES_PER_PIXEL,
     mirror: bool = True,
     variant: str = DEFAULT_VARIANT,
+    crop: bool = False,
     workers: int | None = None,
 ) -> dict:
     """The arrays of one split, read-only memory maps, after rendering those of its first `max_items` items (all) that are missing.
 
-    `num_scenes` counts all three splits; `seed` names the sequence of scenes; `variant` is the renderer's (see trace.py); `workers`
-    processes render (one for each core).
+    `num_scenes` counts all three splits; `seed` names the sequence of scenes; `variant` is the renderer's (see trace.py); `crop`
+    keeps the part of the picture that Locatello et al. do (`scenes.Camera.cropped`): at its border objects may be cut off; `workers` processes
+    render (one for each core).
     Returns images, masks, properties, indices (which scene of the sequence each item is) and source.
     Raises ValueError for a folder that was rendered with other settings.
     """
-    settings = Settings(num_scenes, size, samples_per_pixel, min_objects, max_objects, seed, mirror, variant)
+    settings = Settings(num_scenes, size, samples_per_pixel, min_objects, max_objects, seed, mirror, variant, crop)
     return generated.load(root, settings, split, max_items, workers)

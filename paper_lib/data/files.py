@@ -4,7 +4,8 @@ A layout (clevr_files, shapestacks_files, coco_files) lists a split as a `Part`,
 the rows that its cache lacks, once, into a folder of memory-mappable arrays; `check` reads everything and reports every fault. (clevr_masks_files, whose
 pictures are all in one file, has a `load` and a `check` of its own.)
 
-A cache of N pictures is <cache>/<name>-files-<size>px-<split>-<version>/, with -<objects> after the split where `Limits` leave scenes out, and in it
+A cache of N pictures is <cache>/<name>-files-<size>px-<split>-<version>/, with -<objects> after the split where `Limits` leave scenes out, and -crop where
+less than the largest square in the middle is kept of the pictures, and in it
 
     images.npy      (N, H, W, 3) uint8                  properties.npy  (N, 10, 19) float32, see scenes.properties; CLEVR alone
     masks.npy       (N, H, W), where there are masks    done.npy        (N,) bool: which rows are filled
@@ -227,6 +228,7 @@ class Part:
     open      reads as much of the annotations as rows can't be read without
     choice    which of the authors' pictures the three splits are
     limits    that have left scenes out of all this
+    crop      top, left and side of the square that is kept of pictures this high and wide, all in pixels; None: the largest in the middle, whatever their size
     """
 
     name: str
@@ -240,6 +242,13 @@ class Part:
     licence: str
     choice: str
     limits: Limits = Limits()
+    crop: tuple[int, int, int, int, int] | None = None
+
+    def square(self, height: int, width: int) -> tuple[float, float, float]:
+        """Top, left and side of what is kept of a picture of this size, in pixels. Raises ValueError for another size than it is to be cropped from."""
+        if self.crop and self.crop[3:] != (height, width):
+            raise ValueError(f"is {width}x{height}; what to crop is known for {self.crop[4]}x{self.crop[3]} only")
+        return self.crop[:3] if self.crop else centre_square(height, width)
 
     @property
     def faults(self) -> list[str]:
@@ -305,15 +314,16 @@ def centre_square(height: int, width: int) -> tuple[float, float, float]:
     return (height - side) / 2, (width - side) / 2, side
 
 
-def shrink(picture: Image.Image, size: int) -> np.ndarray:
-    """The centre square, (size, size, 3) uint8, by Pillow's Lanczos filter, which widens with the scale (so no aliasing)."""
-    top, left, side = centre_square(picture.height, picture.width)
+def shrink(picture: Image.Image, size: int, square=None) -> np.ndarray:
+    """A square (top, left, side; None: the largest in the middle) as (size, size, 3) uint8, by Pillow's Lanczos filter, which widens with the scale: no
+    aliasing."""
+    top, left, side = square or centre_square(picture.height, picture.width)
     return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)))
 
 
-def shrink_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """The same square of a mask (height, width): each pixel takes the number at its centre."""
-    top, left, side = centre_square(*mask.shape)
+def shrink_mask(mask: np.ndarray, size: int, square=None) -> np.ndarray:
+    """The same of a mask (height, width): each pixel takes the number at its centre."""
+    top, left, side = square or centre_square(*mask.shape)
     centres = (np.arange(size) + 0.5) * side / size
     return mask[np.floor(top + centres).astype(int)[:, None], np.floor(left + centres).astype(int)]
 
@@ -322,12 +332,16 @@ def _read(part: Part, reader: Reader, row: int, size: int) -> dict[str, np.ndarr
     """Arrays of one row, by the names of their files."""
     path = part.pictures[row]
     picture = read_picture(part.tree, path)
-    arrays = {"images": shrink(picture, size)}
+    try:
+        square = part.square(picture.height, picture.width)
+    except ValueError as error:
+        raise Fault(f"{path}: {error}") from None
+    arrays = {"images": shrink(picture, size, square)}
     if reader.mask:
         mask = reader.mask(row)
         if mask.shape != (picture.height, picture.width):
             raise Fault(f"{path}: is {picture.width}x{picture.height}, but its mask is {mask.shape[1]}x{mask.shape[0]}")
-        arrays["masks"] = shrink_mask(mask, size)
+        arrays["masks"] = shrink_mask(mask, size, square)
     if reader.properties:
         arrays["properties"] = reader.properties(row)
     return arrays
@@ -345,18 +359,15 @@ def load(part: Part, size: int, cache: str | os.PathLike, max_items: int | None 
     if part.faults:
         raise TreeError(part.tree.root, part.faults, part.layout)
     count = len(part.pictures) if max_items is None else min(max_items, len(part.pictures))
-    folder = Path(cache) / f"{part.name}-files-{size}px-{part.split}{part.limits.folder}-{part.version}"
+    folder = Path(cache) / f"{part.name}-files-{size}px-{part.split}{part.limits.folder}{'-crop' if part.crop else ''}-{part.version}"
     if not folder.exists() or len(_missing(folder, count)):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(folder.name + ".lock")):  # a second process waits, then finds the rows there
             _fill(folder, part, size, count, workers)
     arrays = {name: _open(folder / f"{name}.npy", count) for name in ("images", "masks", "properties")}
     source = {"name": part.name, "door": "files", "root": str(part.tree.root), "version": part.version, "split": part.split}
-    return {
-        **arrays,
-        "indices": part.indices[:count],
-        "source": {**source, "settings": {"size": size, **part.limits.settings}, "licence": part.licence, "splits": part.choice},
-    }
+    settings = {"size": size, **part.limits.settings, **({"crop": True} if part.crop else {})}
+    return {**arrays, "indices": part.indices[:count], "source": {**source, "settings": settings, "licence": part.licence, "splits": part.choice}}
 
 
 def check(parts: list[Part], workers: int | None = None) -> list[str]:

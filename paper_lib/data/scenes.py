@@ -6,7 +6,7 @@ centres at x, y in [-3, 3], and the camera looks along +y. A mirror, where there
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,9 @@ ARRANGEMENT_TRIES = 200
 
 CAMERA_ORIGIN, CAMERA_TARGET, FIELD_OF_VIEW = (0.0, -9.2, 5.6), (0.0, 0.2, 0.3), 38.0
 CAMERA_JITTER, LIGHT_JITTER = 0.25, 1.0
+# CLEVR's pictures have 240 rows and 320 columns; cameras here see what the largest square in their middle shows. In object discovery Greff et al. (2019) and
+# Locatello et al. (2020) keep less of them: a square with this top, left and side.
+CLEVR_HEIGHT, CLEVR_WIDTH, CLEVR_CROP = 240, 320, (29, 64, 192)
 LIGHTS = {  # position, radiant intensity
     "key": ((4.5, -4.5, 6.5), 130.0),
     "fill": ((-5.5, -4.0, 4.0), 20.0),
@@ -63,16 +66,24 @@ class Object:
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera for square images: `origin` and `target` in world units, `field_of_view` in degrees, +z up."""
+    """A pinhole camera for square images: `origin` and `target` in world units, `field_of_view` in degrees, +z up. `target` is
+    seen in the middle of the image's width, at `principal_y` of its height, down from 0 to 1."""
 
     origin: tuple[float, float, float]
     target: tuple[float, float, float]
     field_of_view: float
+    principal_y: float = 0.5
+
+    def cropped(self) -> "Camera":
+        """That of the picture which CLEVR_CROP, in the middle of the width, leaves of this one's."""
+        top, _, side = CLEVR_CROP
+        narrower = 2 * np.degrees(np.arctan(np.tan(np.radians(self.field_of_view) / 2) * side / CLEVR_HEIGHT))
+        return replace(self, field_of_view=float(narrower), principal_y=(self.principal_y * CLEVR_HEIGHT - top) / side)
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """World points (..., 3) -> image points (..., 2), right and down from (0, 0) to (1, 1), and depth (...) along the view."""
         x, y, depth = np.moveaxis((np.asarray(points) - self.origin) @ self.axes.T, -1, 0)
-        return 0.5 + np.stack([x, y], axis=-1) / depth[..., None] * self.focal_length, depth
+        return (0.5, self.principal_y) + np.stack([x, y], axis=-1) / depth[..., None] * self.focal_length, depth
 
     @functools.cached_property
     def axes(self) -> np.ndarray:

@@ -77,6 +77,7 @@ def _sensor(mi, camera: Camera, size: int, sampler: dict, reconstruction_filter:
     return {
         "type": "perspective",
         "fov": camera.field_of_view,
+        "principal_point_offset_y": 0.5 - camera.principal_y,
         "to_world": mi.ScalarTransform4f().look_at(origin=list(camera.origin), target=list(camera.target), up=[0, 0, 1]),
         "sampler": sampler,
         "film": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,19 +21,25 @@ class AutoencoderConfig:
 
     channels           of the encoder's convolutions
     strides            of each of them
-    decoder_channels   of the decoder's
-    broadcast_size     side of the grid over which the decoder broadcasts a slot; image_size is it times a power of two
+    broadcast_size     side of the grid over which the decoder broadcasts a slot
+    decoder_channels   of the decoder's convolutions
+    decoder_strides    of each of them but the last, 1 or 2; image_size is broadcast_size times their product
+    position_gain      of the position embeddings' initial weights
+    query_gain         of those that make queries of slots
     """
 
     image_size: int = 128
     channels: int = 64
     strides: tuple[int, ...] = (1, 1, 1, 1)
-    decoder_channels: int = 64
     slot_size: int = 64
     mlp_hidden_size: int = 128
     num_slots: int = 7
     num_iterations: int = 3
     broadcast_size: int = 8
+    decoder_channels: int = 64
+    decoder_strides: tuple[int, ...] = (2, 2, 2, 2, 1)
+    position_gain: float = 1.0
+    query_gain: float = 1.0
     variant: str = "IN"
 
 
@@ -58,9 +65,10 @@ class SlotAttentionAutoEncoder(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         c = self.config = config
-        self.encoder = ConvEncoder(c.image_size, c.channels, c.strides)
-        self.slot_attn = SlotEncoder(c.channels, c.slot_size, c.mlp_hidden_size, c.num_slots, *variant(c.variant, c.num_iterations))
-        self.decoder = SpatialBroadcastDecoder(c.slot_size, c.decoder_channels, c.broadcast_size, c.image_size)
+        self.encoder = ConvEncoder(c.image_size, c.channels, c.strides, c.position_gain)
+        solver, adjoint = variant(c.variant, c.num_iterations)
+        self.slot_attn = SlotEncoder(c.channels, c.slot_size, c.mlp_hidden_size, c.num_slots, solver, adjoint, query_gain=c.query_gain)
+        self.decoder = SpatialBroadcastDecoder(c.slot_size, c.broadcast_size, c.decoder_channels, c.decoder_strides, c.image_size, c.position_gain)
 
     def forward(self, image: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None) -> AutoencoderOutput:
         """image (B, 3, H, W) in [0, 1]; slot_noise (B, K, D), standard normal, drawn if not given. At test time K may be another number of slots than the
@@ -76,26 +84,30 @@ class SlotAttentionAutoEncoder(nn.Module):
 
 
 class SpatialBroadcastDecoder(nn.Module):
-    """A slot at every cell of a small grid, its position added, and transposed 5x5 convolutions that double the side until it is the image's.
+    """A slot at every cell of a small grid, its position added; transposed 5x5 convolutions with ReLUs, of which each with stride 2 doubles the side; a 3x3.
 
-    Source: Watters et al. (2019), "Spatial Broadcast Decoder"; Locatello et al. for the sizes. Raises ValueError for an image_size that doubling the
-    broadcast_size does not reach.
+    Source: Watters et al. (2019), "Spatial Broadcast Decoder"; Locatello et al. for the sizes. Raises ValueError where image_size is not what the strides
+    make of broadcast_size.
     """
 
-    def __init__(self, slot_size: int, channels: int, broadcast_size: int, image_size: int):
+    def __init__(self, slot_size: int, broadcast_size: int, channels: int, strides: tuple[int, ...], image_size: int, gain: float = 1.0):
         super().__init__()
-        doublings = (image_size // broadcast_size).bit_length() - 1
-        if doublings < 0 or image_size != broadcast_size * 2**doublings:
-            raise ValueError(f"image_size {image_size} is not broadcast_size {broadcast_size} times a power of two")
+        if not strides or set(strides) - {1, 2} or image_size != broadcast_size * math.prod(strides):
+            raise ValueError(f"decoder_strides must be ones and twos, and image_size {image_size} be broadcast_size {broadcast_size} times them all: {strides}")
         self.side = broadcast_size
-        self.position = PositionEmbedding(slot_size, broadcast_size)
-        sizes = [slot_size] + [channels] * doublings
-        layers = [(conv_transpose2d(before, after, 5, stride=2, padding=2, output_padding=1), nn.ReLU()) for before, after in zip(sizes, sizes[1:])]
-        # the authors' last two are transposed convolutions of stride 1, which are convolutions
-        last = [conv2d(sizes[-1], channels, 5, padding=2), nn.ReLU(), conv2d(channels, 4, 3, padding=1)]
-        self.cnn = nn.Sequential(*sum(layers, ()), *last).to(memory_format=torch.channels_last)  # a twelfth faster on a CPU
+        self.position = PositionEmbedding(slot_size, broadcast_size, gain)
+        sizes = [slot_size] + [channels] * len(strides)
+        layers = [(_layer(before, after, stride), nn.ReLU()) for before, after, stride in zip(sizes, sizes[1:], strides)]
+        last = conv2d(channels, 4, 3, padding=1)
+        self.cnn = nn.Sequential(*sum(layers, ()), last).to(memory_format=torch.channels_last)  # a twelfth faster on a CPU
 
     def forward(self, slots: Tensor) -> Tensor:
         """slots (B, K, D) -> (B, K, 4, H, W): red, green, blue, and the logit of the slot's mask."""
         grid = slots.flatten(0, 1)[:, :, None, None].expand(-1, -1, self.side, self.side)
         return self.cnn(self.position(grid)).unflatten(0, slots.shape[:2])
+
+
+def _layer(before: int, after: int, stride: int) -> nn.Module:
+    if stride == 1:  # transposed, it would be the same convolution with its kernel turned around
+        return conv2d(before, after, 5, padding=2)
+    return conv_transpose2d(before, after, 5, stride=2, padding=2, output_padding=1)

@@ -33,7 +33,7 @@ class AutoencoderRun:
     """
 
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    data: DataConfig = field(default_factory=lambda: DataConfig("clevr", size=128, num_scenes=100_000, max_objects=6))
+    data: DataConfig = field(default_factory=lambda: DataConfig("clevr", size=128, num_scenes=100_000, max_objects=6, crop=True))
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(500_000, 64, 10_000, clip=None, lr_decay_epochs=None, log_every=100, eval_every=5_000, decay_steps=100_000)
     )

@@ -10,7 +10,7 @@ from paper_lib import data
 @dataclass(frozen=True)
 class DataConfig:
     """Which pictures: the arguments of `paper_lib.data.load`. `door` "files" takes the authors' files, and leaves the generator's settings below unused,
-    but for min_objects and max_objects where the files say how many objects a scene has (`data.settings(name, "files")`)."""
+    but for those that their reader takes as well (`data.settings(name, "files")`)."""
 
     name: str = "clevr_mirror"
     size: int = 64
@@ -20,6 +20,7 @@ class DataConfig:
     max_objects: int = 10
     samples_per_pixel: int = 16
     mirror: bool = True
+    crop: bool = False
     door: str = "generator"
 
     def load(self, split: str) -> data.Dataset:
