@@ -224,12 +224,12 @@ def vanilla_and_implicit(setting: Setting) -> dict[str, list[SLATERun]]:
 
 
 def solvers(setting: Setting) -> dict[str, dict[str, list[SLATERun]]]:
-    """Table 2's five pairs, and Anderson's solver forward, which the paper does not have: how they are trained -> variant -> one run a seed.
+    """Table 2's five pairs, and Anderson's solver, ours, in both places and forward alone: how they are trained -> variant -> one run a seed.
 
     The paper trains with all the optimisation tricks. The small profiles do so for the paper's pairs, beside training without, as elsewhere in them.
     """
-    plain = vanilla_and_implicit(setting) | {name: [slate(setting, name, seed) for seed in setting.swept_seeds] for name in ("IB", "BB", "BN", "AN")}
-    plain = {name: plain[name] for name in ("vanilla", "IB", "BB", "IN", "BN", "AN")}
+    plain = vanilla_and_implicit(setting) | {name: [slate(setting, name, seed) for seed in setting.swept_seeds] for name in ("IB", "BB", "BN", "AA", "AN")}
+    plain = {name: plain[name] for name in ("vanilla", "IB", "BB", "IN", "BN", "AA", "AN")}
     if setting.profile == "paper":
         return {"with all tricks": plain}
     tricked = {name: [_with_tricks(setting, name, seed) for seed in setting.swept_seeds] for name in ("vanilla", "IB", "BB", "IN", "BN")}
@@ -267,7 +267,7 @@ def iterations(setting: Setting) -> dict[tuple[str, int], list[SLATERun]]:
     """Fig. 6b: (method, number of iterations) -> one run a seed. Those that other figures show as well are as long as these need them."""
     pair = vanilla_and_implicit(setting)
     usual = pair["IN"][0].model.num_iterations
-    counts = {"paper": (1, 3, 5, 7, 11, 15)}.get(setting.profile, (1, 7))
+    counts = (1, 3, 5, 7, 11, 15) if setting.profile in ("cpu", "paper") else (1, 7)
     groups = {}
     for method in pair:
         for n in counts:

@@ -52,7 +52,7 @@ GOLDEN_SWEEPS = {
         "vanilla with one iteration": "slate-vanilla-seed0-26c5de1420",
         "IN on ShapeStacks": "slate-IN-seed0-f3bd1fe8c0",
         "IN on photos, regenerated": "regeneration-IN-seed0-11e90790ef",
-        "every pair's cost": "complexity-seed0-b52ee5508a",
+        "every pair's cost": "complexity-seed0-6c6393a9ac",
     },
     "cpu": {
         "vanilla with one iteration": "slate-vanilla-seed0-4c2c701b1d",
