@@ -325,7 +325,7 @@ _CROWDED = {  # test scenes with more objects than the autoencoder is trained on
 def autoencoder(setting: Setting, variant: str, seed: int, **changes) -> AutoencoderRun:
     """Locatello et al.'s autoencoder; `changes` as in `slate`."""
     data = replace(_CLEVR[setting.profile], crop=True)
-    # their schedule: the warm-up a shorter share of the training, the decay slower (to a tenth, not a thirtieth), as training is short
+    # their schedule: the warm-up a shorter share of the training, the decay slower (to an eighth, not a thirtieth), as training is short
     config = {
         "smoke": lambda: AutoencoderRun(
             AutoencoderConfig(16, 8, (1, 2), slot_size=8, mlp_hidden_size=16, num_slots=4, decoder_channels=8, decoder_strides=(2,)), data,
@@ -335,7 +335,7 @@ def autoencoder(setting: Setting, variant: str, seed: int, **changes) -> Autoenc
             _SMALL_AUTOENCODER, data, TrainingConfig(400, 16, 8, clip=None, lr_decay_epochs=None, eval_every=100, decay_steps=200),
             lr=1e-3, eval_images=64, jacobian_images=16, test_images=64, test_slots=(7,), test_iterations=(1, 7)),
         "cpu": lambda: AutoencoderRun(
-            _SMALL_AUTOENCODER, data, TrainingConfig(16_000, 16, 200, clip=None, lr_decay_epochs=None, log_every=100, eval_every=1_000, decay_steps=5_000),
+            _SMALL_AUTOENCODER, data, TrainingConfig(12_000, 16, 200, clip=None, lr_decay_epochs=None, log_every=100, eval_every=500, decay_steps=4_000),
             lr=1e-3, test_slots=(6, 7)),
         "paper": lambda: AutoencoderRun(data=replace(data, max_objects=6)),
     }[setting.profile]()  # fmt: skip
