@@ -325,17 +325,17 @@ _CROWDED = {  # test scenes with more objects than the autoencoder is trained on
 def autoencoder(setting: Setting, variant: str, seed: int, **changes) -> AutoencoderRun:
     """Locatello et al.'s autoencoder; `changes` as in `slate`."""
     data = replace(_CLEVR[setting.profile], crop=True)
-    # their schedule: the warm-up a shorter share of the training, the decay slower (to an eighth, not a thirtieth), as training is short
+    # their schedule: the warm-up a shorter share of the training, the decay slower (to a sixth, not a thirtieth), as training is short
     config = {
         "smoke": lambda: AutoencoderRun(
-            AutoencoderConfig(16, 8, (1, 2), slot_size=8, mlp_hidden_size=16, num_slots=4, decoder_channels=8, decoder_strides=(2,)), data,
+            AutoencoderConfig(16, 8, (1, 2), slot_size=8, mlp_hidden_size=16, num_slots=4, decoder_channels=8, decoder_strides=(2,), init="apart"), data,
             TrainingConfig(6, 4, 2, clip=None, lr_decay_epochs=None, log_every=1, eval_every=2, decay_steps=6),
             eval_images=8, jacobian_images=2, test_images=8, sample_images=4, test_slots=(5,), test_iterations=(1, 5)),
         "quick": lambda: AutoencoderRun(
             _SMALL_AUTOENCODER, data, TrainingConfig(400, 16, 8, clip=None, lr_decay_epochs=None, eval_every=100, decay_steps=200),
             lr=1e-3, eval_images=64, jacobian_images=16, test_images=64, test_slots=(7,), test_iterations=(1, 7)),
         "cpu": lambda: AutoencoderRun(
-            _SMALL_AUTOENCODER, data, TrainingConfig(12_000, 16, 200, clip=None, lr_decay_epochs=None, log_every=100, eval_every=500, decay_steps=4_000),
+            _SMALL_AUTOENCODER, data, TrainingConfig(10_000, 16, 200, clip=None, lr_decay_epochs=None, log_every=100, eval_every=500, decay_steps=4_000),
             lr=1e-3, test_slots=(6, 7)),
         "paper": lambda: AutoencoderRun(data=replace(data, max_objects=6)),
     }[setting.profile]()  # fmt: skip
@@ -344,11 +344,8 @@ def autoencoder(setting: Setting, variant: str, seed: int, **changes) -> Autoenc
 
 
 _SMALL_AUTOENCODER = AutoencoderConfig(
-    32, 32, (1, 2, 1, 1), slot_size=32, mlp_hidden_size=64, num_slots=5, decoder_channels=32, decoder_strides=(2, 2),
-    # The authors start with gains of 1. In so short a training that draws all slots into one before they mean anything: at first nothing tells them apart but
-    # their initial noise, which only harms the reconstruction and is trained away. Larger gains give each slot a part of the picture from the start.
-    position_gain=4.0, query_gain=4.0,
-)  # fmt: skip
+    32, 32, (1, 2, 1, 1), slot_size=32, mlp_hidden_size=64, num_slots=5, decoder_channels=32, decoder_strides=(2, 2), init="apart"
+)
 _SMALL_PREDICTOR = SetPredictionConfig(32, channels=32, num_slots=5)
 
 

@@ -157,12 +157,19 @@ def test_sizes_that_do_not_fit(wrong, words):
         autoencoder(**wrong)
 
 
-def test_gains_scale_the_initial_weights_that_they_name():
-    usual, scaled = autoencoder().state_dict(), autoencoder(position_gain=4.0, query_gain=3.0).state_dict()
-    gains = {"encoder.position.project.weight": 4, "decoder.position.project.weight": 4, "slot_attn.slot_attention.project_q.weight": 3}
-    assert set(gains) < set(usual)
-    for name, weight in usual.items():
-        torch.testing.assert_close(scaled[name], gains.get(name, 1) * weight)
+def test_starting_apart():
+    """PyTorch's own weights, and three that are larger; what is no linear layer and no convolution stays as the authors draw it."""
+    usual, apart = autoencoder().state_dict(), autoencoder(init="apart").state_dict()
+    gains = {"encoder.position.project.weight": 2, "decoder.position.project.weight": 4, "slot_attn.slot_attention.project_q.weight": 6}
+    assert set(gains) < set(usual) == set(apart)
+    for name, weight in apart.items():
+        if "gru" in name or "slot_mu" in name or "slot_log_sigma" in name or "norm" in name:
+            torch.testing.assert_close(weight, usual[name])
+        elif name.endswith("weight") and weight.dim() == 2:
+            bound = gains.get(name, 1) * weight.shape[1] ** -0.5
+            assert 0.8 * bound < weight.abs().max() <= bound, name
+    with pytest.raises(ValueError, match="'closer'"):
+        autoencoder(init="closer")
 
 
 # ---------------------------------------------------------------- the model
@@ -391,7 +398,7 @@ def test_clevr_has_no_mirror(monkeypatch):
 
 def test_the_defaults_are_the_papers():
     """And for ever: what is equal to a default is not in a run's hash."""
-    assert AutoencoderConfig() == AutoencoderConfig(128, 64, (1, 1, 1, 1), 64, 128, 7, 3, 8, 64, (2, 2, 2, 2, 1), 1.0, 1.0, "IN")
+    assert AutoencoderConfig() == AutoencoderConfig(128, 64, (1, 1, 1, 1), 64, 128, 7, 3, 8, 64, (2, 2, 2, 2, 1), "authors", "IN")
     training = TrainingConfig(500_000, 64, 10_000, None, None, 100, 5_000, 100_000)
     scenes = DataConfig("clevr", 128, 100_000, max_objects=6, crop=True)
     assert AutoencoderRun() == AutoencoderRun(AutoencoderConfig(), scenes, training, 0, 4e-4, 320, 32, 21, 320, 12, (9, 11), (1, 2, 5, 7, 11), None)

@@ -429,7 +429,7 @@ def test_the_papers_numbers():
     for autoencoder in [config for config in paper_runs() if config.kind == "autoencoder"]:
         m, t = autoencoder.model, autoencoder.training
         assert (m.image_size, m.channels, m.decoder_channels, m.slot_size, m.mlp_hidden_size, m.num_slots) == (128, 64, 64, 64, 128, 7)
-        assert (m.num_iterations, m.broadcast_size, m.decoder_strides, m.position_gain, m.query_gain) == (3, 8, (2, 2, 2, 2, 1), 1, 1)
+        assert (m.num_iterations, m.broadcast_size, m.decoder_strides, m.init) == (3, 8, (2, 2, 2, 2, 1), "authors")
         assert (autoencoder.data.max_objects, autoencoder.data.crop) == (6, True)
         assert (t.steps, t.batch_size, t.warmup_steps, t.decay_steps, autoencoder.lr) == (500_000, 64, 10_000, 100_000, 4e-4)
         assert {name: getattr(t, name) for name in schedule} == schedule

@@ -24,8 +24,7 @@ class AutoencoderConfig:
     broadcast_size     side of the grid over which the decoder broadcasts a slot
     decoder_channels   of the decoder's convolutions
     decoder_strides    of each of them but the last, 1 or 2; image_size is broadcast_size times their product
-    position_gain      of the position embeddings' initial weights
-    query_gain         of those that make queries of slots
+    init               "authors", or "apart" for short trainings: see `start_apart`
     """
 
     image_size: int = 128
@@ -38,8 +37,7 @@ class AutoencoderConfig:
     broadcast_size: int = 8
     decoder_channels: int = 64
     decoder_strides: tuple[int, ...] = (2, 2, 2, 2, 1)
-    position_gain: float = 1.0
-    query_gain: float = 1.0
+    init: str = "authors"
     variant: str = "IN"
 
 
@@ -65,16 +63,34 @@ class SlotAttentionAutoEncoder(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         c = self.config = config
-        self.encoder = ConvEncoder(c.image_size, c.channels, c.strides, c.position_gain)
-        solver, adjoint = variant(c.variant, c.num_iterations)
-        self.slot_attn = SlotEncoder(c.channels, c.slot_size, c.mlp_hidden_size, c.num_slots, solver, adjoint, query_gain=c.query_gain)
-        self.decoder = SpatialBroadcastDecoder(c.slot_size, c.broadcast_size, c.decoder_channels, c.decoder_strides, c.image_size, c.position_gain)
+        self.encoder = ConvEncoder(c.image_size, c.channels, c.strides)
+        self.slot_attn = SlotEncoder(c.channels, c.slot_size, c.mlp_hidden_size, c.num_slots, *variant(c.variant, c.num_iterations))
+        self.decoder = SpatialBroadcastDecoder(c.slot_size, c.broadcast_size, c.decoder_channels, c.decoder_strides, c.image_size)
+        if c.init not in ("authors", "apart"):
+            raise ValueError(f"init must be 'authors' or 'apart', not {c.init!r}")
+        if c.init == "apart":
+            self.start_apart()
 
     def forward(self, image: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None) -> AutoencoderOutput:
         """image (B, 3, H, W) in [0, 1]; slot_noise (B, K, D), standard normal, drawn if not given. At test time K may be another number of slots than the
         config's, and num_iterations another number of iterations."""
         out = self.slot_attn(self.encoder(image), slot_noise, num_iterations)
         return AutoencoderOutput(*self.decode(out.slots), out.slots, out.attn, out.solution)
+
+    @torch.no_grad()
+    def start_apart(self) -> None:
+        """Draw the weights anew so that every slot has a part of the picture from the start.
+
+        As the authors draw them, nothing tells slots apart at first but their initial noise. It only harms the reconstruction, so it is trained away, all
+        slots are drawn into one, and it takes a long training to part them again. PyTorch's own weights, which are smaller, change slots less in an
+        iteration; larger position embeddings and queries make them compete for different places.
+        """
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+                module.reset_parameters()
+        self.encoder.position.project.weight *= 2
+        self.decoder.position.project.weight *= 4
+        self.slot_attn.slot_attention.project_q.weight *= 6
 
     def decode(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """slots (B, K, D) -> reconstruction (B, 3, H, W), components (B, K, 3, H, W), masks (B, K, H, W)."""
@@ -90,12 +106,12 @@ class SpatialBroadcastDecoder(nn.Module):
     make of broadcast_size.
     """
 
-    def __init__(self, slot_size: int, broadcast_size: int, channels: int, strides: tuple[int, ...], image_size: int, gain: float = 1.0):
+    def __init__(self, slot_size: int, broadcast_size: int, channels: int, strides: tuple[int, ...], image_size: int):
         super().__init__()
         if not strides or set(strides) - {1, 2} or image_size != broadcast_size * math.prod(strides):
             raise ValueError(f"decoder_strides must be ones and twos, and image_size {image_size} be broadcast_size {broadcast_size} times them all: {strides}")
         self.side = broadcast_size
-        self.position = PositionEmbedding(slot_size, broadcast_size, gain)
+        self.position = PositionEmbedding(slot_size, broadcast_size)
         sizes = [slot_size] + [channels] * len(strides)
         layers = [(_layer(before, after, stride), nn.ReLU()) for before, after, stride in zip(sizes, sizes[1:], strides)]
         last = conv2d(channels, 4, 3, padding=1)

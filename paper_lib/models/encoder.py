@@ -11,14 +11,14 @@ from paper_lib.models.init import conv2d, linear
 
 
 class PositionEmbedding(nn.Module):
-    """Adds to features (B, channels, side, side) a learned linear map, with initial weights of this `gain`, of each cell's x, y, 1 - x, 1 - y in [0, 1].
+    """Adds to features (B, channels, side, side) a learned linear map of each cell's x, y, 1 - x, 1 - y, all in [0, 1].
 
     Source: Locatello et al., the "soft" position embedding.
     """
 
-    def __init__(self, channels: int, side: int, gain: float = 1.0):
+    def __init__(self, channels: int, side: int):
         super().__init__()
-        self.project = linear(4, channels, gain=gain)
+        self.project = linear(4, channels)
         y, x = torch.meshgrid(torch.linspace(0, 1, side), torch.linspace(0, 1, side), indexing="ij")
         self.register_buffer("grid", torch.stack([x, y, 1 - x, 1 - y], -1), persistent=False)
 
@@ -32,12 +32,11 @@ class ConvEncoder(nn.Module):
     image_size   side of the square images, in pixels
     channels     of every convolution
     strides      one for each convolution; `side`, of the grid of features, is image_size divided by their product
-    gain         of the position embedding
 
     Raises ValueError if image_size is no multiple of that product.
     """
 
-    def __init__(self, image_size: int, channels: int, strides: tuple[int, ...], gain: float = 1.0):
+    def __init__(self, image_size: int, channels: int, strides: tuple[int, ...]):
         super().__init__()
         if not strides or image_size % math.prod(strides):
             raise ValueError(f"strides must be at least one, and image_size {image_size} a multiple of their product: {strides}")
@@ -45,7 +44,7 @@ class ConvEncoder(nn.Module):
         sizes = [3] + [channels] * len(strides)
         layers = [(conv2d(before, after, 5, stride, padding=2), nn.ReLU()) for before, after, stride in zip(sizes, sizes[1:], strides)]
         self.cnn = nn.Sequential(*sum(layers, ())).to(memory_format=torch.channels_last)  # a tenth faster on a CPU
-        self.position = PositionEmbedding(channels, self.side, gain)
+        self.position = PositionEmbedding(channels, self.side)
 
     def forward(self, image: Tensor) -> Tensor:
         """image (B, 3, H, W) in [0, 1] -> features (B, side * side, channels), row by row."""

@@ -37,14 +37,11 @@ class SlotAttention(nn.Module):
     solver, adjoint                          any pair of `paper_lib.fixed_point`
     num_heads                                attention heads; the softmax runs over heads and slots together, as SLATE's
     epsilon                                  added to the attention before the weighted mean is normalised
-    query_gain                               of the initial weights that make queries of slots: above 1, slots compete more sharply from the start
 
     Source: Locatello et al., Algorithm 1; the parameters keep the names of the authors' SLATE code.
     """
 
-    def __init__(
-        self, input_size: int, slot_size: int, mlp_hidden_size: int, solver, adjoint, num_heads: int = 1, epsilon: float = 1e-8, query_gain: float = 1.0
-    ):
+    def __init__(self, input_size: int, slot_size: int, mlp_hidden_size: int, solver, adjoint, num_heads: int = 1, epsilon: float = 1e-8):
         super().__init__()
         check_pair(solver, adjoint)
         if slot_size % num_heads:
@@ -54,7 +51,7 @@ class SlotAttention(nn.Module):
         self.norm_inputs = nn.LayerNorm(input_size)
         self.norm_slots = nn.LayerNorm(slot_size)
         self.norm_mlp = nn.LayerNorm(slot_size)
-        self.project_q = linear(slot_size, slot_size, bias=False, gain=query_gain)
+        self.project_q = linear(slot_size, slot_size, bias=False)
         self.project_k = linear(input_size, slot_size, bias=False)
         self.project_v = linear(input_size, slot_size, bias=False)
         self.gru = gru_cell(slot_size, slot_size)

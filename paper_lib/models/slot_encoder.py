@@ -26,10 +26,10 @@ class SlotEncoder(nn.Module):
 
     input_size, slot_size, mlp_hidden_size   features of inputs, slots and slot attention's residual MLP
     num_slots                                how many are drawn where no noise is given
-    solver, adjoint, num_heads, query_gain   as `SlotAttention`
+    solver, adjoint, num_heads               as `SlotAttention`
     """
 
-    def __init__(self, input_size: int, slot_size: int, mlp_hidden_size: int, num_slots: int, solver, adjoint, num_heads: int = 1, query_gain: float = 1.0):
+    def __init__(self, input_size: int, slot_size: int, mlp_hidden_size: int, num_slots: int, solver, adjoint, num_heads: int = 1):
         super().__init__()
         self.num_slots = num_slots
         self.layer_norm = nn.LayerNorm(input_size)
@@ -38,7 +38,7 @@ class SlotEncoder(nn.Module):
         self.slot_log_sigma = nn.Parameter(torch.empty(1, 1, slot_size))
         nn.init.xavier_uniform_(self.slot_mu)
         nn.init.xavier_uniform_(self.slot_log_sigma)
-        self.slot_attention = SlotAttention(input_size, slot_size, mlp_hidden_size, solver, adjoint, num_heads, query_gain=query_gain)
+        self.slot_attention = SlotAttention(input_size, slot_size, mlp_hidden_size, solver, adjoint, num_heads)
 
     def forward(self, embedded: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None) -> SlotOutput:
         """embedded inputs (B, N, input_size), standard normal noise (B, K, slot_size), drawn if not given -> SlotOutput.
