@@ -10,11 +10,12 @@ from paper_lib import experiments, plots, runs
 
 PROFILE = config.get("profile", "quick")
 DEVICE = config.get("device", "cpu")
-SETTING = experiments.setting(PROFILE, device=DEVICE, if_missing="train")
+SETTING = experiments.setting(PROFILE)  # without the device: a login node has none, and every job looks for itself
 ONLY = [name for name in str(config.get("only", "")).split(",") if name] or list(experiments.NOTEBOOKS)
 RUNS = str(runs.results_root() / PROFILE / "runs")
 EXECUTED = str(runs.results_root() / PROFILE / "notebooks")
 CONFIGS = {runs.run_id(c): c for name in ONLY for c in experiments.runs_of(name, SETTING)}
+TIMED = [run_id for run_id, c in CONFIGS.items() if c.kind == "complexity"]
 
 
 def folder(config):
@@ -43,10 +44,15 @@ rule run:
     output:
         RUNS + "/{run_id}/summary.json",
     wildcard_constraints:
-        run_id="|".join(CONFIGS) or "none",
-    threads: lambda wildcards: 10**6 if CONFIGS[wildcards.run_id].kind == "complexity" else 1  # what is timed has the machine to itself
+        run_id="|".join(run_id for run_id in CONFIGS if run_id not in TIMED) or "none",
     shell:
         "OMP_NUM_THREADS=1 python -m paper_lib.runs {PROFILE} {wildcards.run_id} --device {DEVICE}"
+
+
+use rule run as timing with:
+    wildcard_constraints:
+        run_id="|".join(TIMED) or "none",
+    threads: 10**6  # what is timed has the machine to itself
 
 
 rule notebook:

@@ -25,7 +25,7 @@ FIGURES = {
 }
 TABLES = {name: ["", "claims"] for name in experiments.NOTEBOOKS} | {
     "fig02_one_line": [""],
-    "fig08_segmentation_masks": ["", "test_time", "claims"],
+    "fig08_segmentation_masks": ["", "test_time", "spread", "claims"],
     "data_gallery": ["properties", "sources"],
 }
 
@@ -98,6 +98,17 @@ def would_run():
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--nolock", "--rerun-triggers", "mtime"]
     done = subprocess.run([*command, "--config", "profile=smoke", "only=fig02_one_line", "device=cpu"], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(re.findall(r"run_id=(\S+)", done.stdout + done.stderr)), "notebook=fig02_one_line" in done.stdout + done.stderr
+
+
+def test_slurm_gives_every_run_a_gpu_and_what_is_timed_a_machine(elsewhere):
+    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", "--dry-run", "--nolock"]
+    asked = ["--config", "profile=paper", "only=tab01_complexity,fig02_one_line", "device=cuda"]  # from a machine that has none
+    done = subprocess.run([*command, *asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    jobs = {rule: re.findall(rf"rule {rule}:.*?resources: (.*?)\n", done.stdout + done.stderr, re.DOTALL) for rule in ("run", "timing", "notebook")}
+    assert [len(resources) for resources in jobs.values()] == [len(experiments.DEFAULT_SEEDS["paper"]), 1, 2]
+    assert all("gres=gpu:1" in resources and "runtime=2880" in resources for resources in jobs["run"])
+    assert "gres=gpu:1" in jobs["timing"][0] and "slurm_extra=--exclusive" in jobs["timing"][0]
+    assert all("gres" not in resources for resources in jobs["notebook"])
 
 
 def test_batch_makes_what_is_missing_and_nothing_else(smoke, elsewhere, capfd):
