@@ -168,6 +168,10 @@ def test_starting_apart():
         elif name.endswith("weight") and weight.dim() == 2:
             bound = gains.get(name, 1) * weight.shape[1] ** -0.5
             assert 0.8 * bound < weight.abs().max() <= bound, name
+    for part in (autoencoder(init="apart").encoder, autoencoder(init="apart").decoder):
+        embedding = part.position(torch.zeros(1, part.position.project.out_features, *part.position.grid.shape[:2]))
+        torch.testing.assert_close(embedding, -embedding.flip(2, 3))  # zero in the middle
+    assert not apart["slot_attn.mlp.0.bias"].any() and not apart["slot_attn.mlp.2.bias"].any()
     with pytest.raises(ValueError, match="'closer'"):
         autoencoder(init="closer")
 

@@ -83,13 +83,16 @@ class SlotAttentionAutoEncoder(nn.Module):
 
         As the authors draw them, nothing tells slots apart at first but their initial noise. It only harms the reconstruction, so it is trained away, all
         slots are drawn into one, and it takes a long training to part them again. PyTorch's own weights, which are smaller, change slots less in an
-        iteration; larger position embeddings and queries make them compete for different places.
+        iteration; larger position embeddings, zero in the middle of the picture, and larger queries make slots compete for different places; without
+        biases in between, no slot wins all of them.
         """
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
                 module.reset_parameters()
-        self.encoder.position.project.weight *= 2
-        self.decoder.position.project.weight *= 4
+        self.encoder.position.centre(gain=2)
+        self.decoder.position.centre(gain=4)
+        for layer in (self.slot_attn.mlp[0], self.slot_attn.mlp[2]):
+            layer.bias.zero_()
         self.slot_attn.slot_attention.project_q.weight *= 6
 
     def decode(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:

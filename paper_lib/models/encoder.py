@@ -25,6 +25,13 @@ class PositionEmbedding(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return features + self.project(self.grid).movedim(-1, 0)
 
+    @torch.no_grad()
+    def centre(self, gain: float) -> None:
+        """Multiply the embedding's slopes in x and y, and make it zero in the middle of the picture."""
+        x, y = gain * self.project.weight[:, :2].T
+        self.project.weight.copy_(torch.stack([x, y, -x, -y], 1))
+        self.project.bias.zero_()
+
 
 class ConvEncoder(nn.Module):
     """5x5 convolutions, each followed by a ReLU, then the position embedding.
