@@ -1,6 +1,7 @@
 # make figures   set up, run what is missing, execute every notebook      PROFILE=smoke|quick|cpu|paper  ONLY=fig01_overview  JOBS=2  DEVICE=cpu
 # make test      set up, then all checks
 # make lab       set up, then JupyterLab
+# make bench     time what matters, beside other people's code; with nothing else running (SLATE_CODE=folder for the authors')
 
 PROFILE ?= quick
 ONLY    ?=
@@ -11,7 +12,7 @@ PYTHON  ?= python3
 BIN  := .venv/bin
 DONE := .venv/installed
 
-.PHONY: figures test lab setup stored
+.PHONY: figures test lab bench setup stored
 .DELETE_ON_ERROR:
 
 setup: $(DONE)
@@ -34,6 +35,10 @@ test: setup
 
 lab: setup
 	@$(BIN)/jupyter lab notebooks
+
+bench: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m paper_lib.bench
 
 # for maintainers: replay the committed results into the stored notebooks, figures/cpu and results/cpu/tables
 stored: setup

@@ -1,0 +1,137 @@
+"""The benchmarks: that they time what they say, beside whom they say, and write it whole. What the times are is no test's business."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from paper_lib import bench
+from paper_lib.bench import __main__ as command
+from paper_lib.bench import generation, growth, others, slot_attention, solvers, spectral_norm, timing, training_step
+from paper_lib.models import SLATE
+
+
+def tables(text: str) -> list[pd.DataFrame]:
+    """The Markdown's tables, as text."""
+    blocks, block = [], []
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("|"):
+            block.append([cell.strip() for cell in line.strip("|").split("|")])
+        elif block:
+            blocks.append(pd.DataFrame(block[2:], columns=block[0]))
+            block = []
+    return blocks
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(monkeypatch):
+    """As on a machine without other people's code."""
+    monkeypatch.delenv("SLATE_CODE", raising=False)
+    for name in ("torchdeq", "slot_attention"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.parametrize("name", command.BENCHMARKS)
+def test_each_writes_its_report(name, tmp_path, capsys):
+    command.main([name, "--quick", "--out", str(tmp_path)])
+    assert capsys.readouterr().out.startswith(str(tmp_path / f"{name}.md"))
+    text = (tmp_path / f"{name}.md").read_text()
+    assert text.startswith("# ") and f"python -m paper_lib.bench {name}" in text and f"torch {torch.__version__.split('+')[0]}" in text and "commit" in text
+    found = tables(text)
+    assert found and all(len(table) for table in found)
+    for table in found:
+        for column in table.columns.intersection(["median_ms", "ms_per_step", "gflop", "IN_backward_growth"]):
+            assert (table[column].astype(float) > 0).all(), column
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == ([".md", ".pdf", ".png"] if name == "growth" else [".md"])
+
+
+def test_every_module_is_in_the_list():
+    modules = {path.stem for path in Path(bench.__path__[0]).glob("*.py") if "def bench(" in path.read_text()}
+    assert modules == set(command.BENCHMARKS)
+
+
+def test_an_unknown_name(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["speed"])
+    assert "no benchmark speed" in capsys.readouterr().err
+
+
+def test_contestants_take_turns_and_the_first_round_is_not_kept():
+    turns = []
+    seconds = timing.alternate({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, 3, "")
+    assert turns == ["a", "b"] * 4 and {name: len(taken) for name, taken in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_ratios_are_of_medians():
+    table = timing.compare({"slow": np.array([4.0, 2.0, 9.0]), "fast": np.array([1.0, 1.0, 100.0])}, "slow").set_index("contestant")
+    assert table.loc["fast", "ratio"] == 0.25 and table.loc["slow", "ratio"] == 1 and table.loc["slow", "median_ms"] == 4000
+    assert table.loc["slow", "q25_ms"] == 3000 and table.loc["slow", "q75_ms"] == 6500
+
+
+def test_what_is_missing_is_named_with_its_remedy(monkeypatch, tmp_path):
+    module, missing = others.package("torchdeq")
+    assert module is None and 'pip install -e ".[bench]"' in missing
+    assert others.slate(training_step.TINY) is None and "SLATE_CODE" in others.which_slate()
+    monkeypatch.setenv("SLATE_CODE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="slate.py, dvae.py.*singhgautam/slate"):
+        others.slate(training_step.TINY)
+
+
+def test_generation_without_a_cache_is_the_same_generation():
+    torch.manual_seed(0)
+    model = SLATE(training_step.TINY).eval()
+    slots = torch.randn(2, training_step.TINY.num_slots, training_step.TINY.slot_size)
+    assert torch.equal(generation.generate_without_cache(model, slots), model.generate_tokens(slots))
+
+
+def test_operations_are_counted_by_the_image():
+    build = lambda image: training_step.our_step(training_step.TINY, image)  # noqa: E731
+    step = build(torch.rand(3, 3, 16, 16))
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        step.forward(), step.backward()
+    assert training_step.flops(build, torch.rand(3, 3, 16, 16)) == counter.get_total_flops() > 0
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_step_trains_what_it_says(frozen):
+    step = training_step.our_step(training_step.TINY, torch.rand(2, 3, 16, 16), frozen)
+    parameters = [p for group in step.optimizer.param_groups for p in group["params"]]
+    before = [p.clone() for p in parameters]
+    step()
+    assert any(not torch.equal(p, old) for p, old in zip(parameters, before))
+    dvae = sum(p.numel() for p in SLATE(training_step.TINY).dvae.parameters())
+    assert sum(p.numel() for p in parameters) + frozen * dvae == sum(p.numel() for p in SLATE(training_step.TINY).parameters())
+
+
+def test_bfloat16_is_autocast():
+    torch.manual_seed(0)
+    image, state = torch.rand(2, 3, 16, 16), SLATE(training_step.TINY).state_dict()
+    losses = []
+    for bfloat16 in (False, True):
+        torch.manual_seed(1)
+        losses.append(training_step.our_step(training_step.TINY, image, True, state, bfloat16).loss().item())
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)  # rounding changes some of the tokens that are drawn
+
+
+def test_solvers_are_measured_at_what_they_return():
+    f, z0 = solvers.random_cell(2, 16, 3, 16)
+    table = solvers.measure(f, z0, None, 1e-9, 5, 1, "").set_index("contestant")
+    assert list(table.index) == ["plain iteration", "Broyden, ours", "Anderson, ours"]
+    assert (table["evaluations"] == 6).all() and (0 < table["residual_mean"]).all() and (table["residual_mean"] <= table["residual_max"]).all()
+
+
+def test_the_spectral_norm_is_that_of_the_dense_jacobian():
+    table = spectral_norm.bench(quick=True).parts[1].set_index("contestant")
+    assert table.loc["spectral_norm, tol 0.001", "relative_error"] < 1e-3 and table.loc[spectral_norm.EXACT, "relative_error"] == 0
+
+
+def test_without_the_package_slot_attention_is_timed_alone():
+    table, agreement = slot_attention.measure(None, 2, 16, 3, 16, 2, 1)
+    assert set(table["contestant"]) == {"ours, vanilla", "ours, IN"} and agreement == ""
+
+
+def test_exponents_are_slopes_of_logarithms():
+    assert growth.exponent(pd.Series({1: 2.0, 2: 8.0, 4: 32.0})) == pytest.approx(2)
