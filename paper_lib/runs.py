@@ -7,6 +7,8 @@ leaves finished runs where they are. (So a default, once there are results, is f
 
     python -m paper_lib.runs cpu                  the profile's runs and their state
     python -m paper_lib.runs cpu RUN_ID           run it, or resume it
+
+    torchrun --nproc-per-node 4 -m paper_lib.runs paper RUN_ID --device cuda          the same on four GPUs: see `training.parallel`
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +34,7 @@ from paper_lib import complexity, experiments, regeneration
 from paper_lib.files import whole, write_json
 from paper_lib.machine import processor
 from paper_lib.models import SlotAttention
+from paper_lib.training import parallel
 from paper_lib.training.autoencoder import AutoencoderTask
 from paper_lib.training.checkpoint import load_tensors, model_weights, save_tensors
 from paper_lib.training.config import DataConfig
@@ -124,26 +128,39 @@ def run_id(config) -> str:
 def get(config, setting: experiments.Setting) -> Run:
     """The run's results: loaded, or, with `if_missing="train"`, trained first, from its checkpoint if it was killed.
 
-    A second process that wants the same run waits for the first. Raises MissingRun with the remedy where nobody asked to train.
+    A second process that wants the same run waits for the first. Processes that torchrun started train it together: the first of them decides, locks and
+    writes. Raises MissingRun with the remedy where nobody asked to train.
     """
     folder = results_root() / setting.profile / "runs" / run_id(config)
-    if not (folder / "summary.json").exists():
+    missing = lambda: not (folder / "summary.json").exists()  # noqa: E731
+    if parallel.of_first(missing):
         if setting.if_missing == "error":
             raise MissingRun(
                 f"run {folder.name} of profile {setting.profile!r} has no results in {folder}"
                 f"{' (it was started and not finished)' if folder.exists() else ''}. Get it with `python -m paper_lib.runs {setting.profile} {folder.name}` "
                 f'if it is one of the profile\'s own, or set if_missing = "train" here.'
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{folder.name}.lock"):
-            if not (folder / "summary.json").exists():  # the process before us may have finished it
-                write_json(folder / "config.json", {"id": folder.name, "identity": identity(config), **asdict(config)})
-                with torch.random.fork_rng(), _one_thread(setting.device):
+        with _locked(folder):
+            if parallel.of_first(missing):  # the process before us may have finished it
+                parallel.of_first(lambda: write_json(folder / "config.json", {"id": folder.name, "identity": identity(config), **asdict(config)}))
+                with torch.random.fork_rng(range(torch.cuda.device_count())), _one_thread(setting.device):
                     summary = _perform(config, folder, setting)
-                write_json(folder / "summary.json", summary)
-                for left in (folder / "checkpoint.safetensors", *folder.glob(".*")):  # with a point: files that a killed process was writing
-                    left.unlink(missing_ok=True)
+                parallel.of_first(lambda: _finish(folder, summary))
     return Run(config, folder, json.loads((folder / "summary.json").read_text()))
+
+
+def _locked(folder: Path):
+    """The lock of a run, which one process of those that train it together holds; the others wait for its first word."""
+    if not parallel.is_first():
+        return nullcontext()
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.parent / f".{folder.name}.lock")
+
+
+def _finish(folder: Path, summary: dict) -> None:
+    write_json(folder / "summary.json", summary)
+    for left in (folder / "checkpoint.safetensors", *folder.glob(".*")):  # with a point: files that a killed process was writing
+        left.unlink(missing_ok=True)
 
 
 def get_all(groups: dict[str, list], setting: experiments.Setting) -> dict[str, list[Run]]:
@@ -154,15 +171,11 @@ def get_all(groups: dict[str, list], setting: experiments.Setting) -> dict[str, 
 def _perform(config, folder: Path, setting: experiments.Setting) -> dict:
     provenance = _provenance(config, setting.device)  # at the start: this is the code that runs, whatever is edited meanwhile
     if config.kind == "complexity":
-        with whole(folder / "metrics.csv") as temporary:
-            complexity.measure(config, setting.device).to_csv(temporary, index=False, float_format="%.6g")
+        parallel.of_first(lambda: _write_table(complexity.measure(config, setting.device), folder, "%.6g"))
         return {"status": "finished", "final": {}, **provenance}
     if config.kind == "regeneration":
         run = get(config.slate, setting)
-        shown = bool(run.summary["final"])  # a run that diverged before its first evaluation has nothing to show
-        scores, final = regeneration.measure(config, run.weights, setting.device) if shown else (pd.DataFrame(columns=["image", "mse", "mse_dvae"]), {})
-        with whole(folder / "metrics.csv") as temporary:
-            scores.to_csv(temporary, index=False, float_format="%.5g")
+        final = parallel.of_first(lambda: _regenerate(config, run, folder, setting.device))
         return {"status": run.summary["status"], "final": final, **provenance}
 
     given = {}
@@ -171,24 +184,43 @@ def _perform(config, folder: Path, setting: experiments.Setting) -> dict:
         if faults := config.dvae.faults(run.summary["final"]):
             raise RuntimeError(f"dVAE {run.folder.name} fails its check, and nothing that is built on it would mean anything: {'; '.join(faults)}.")
         given["dvae_weights"] = run.weights
-    splits = {name: config.data.load(name) for name in ("train", "validation", "test")}
+    splits = parallel.first_goes_first(lambda: {name: config.data.load(name) for name in ("train", "validation", "test")})
     torch.manual_seed(config.seed)
     task = TASKS[config.kind](config, **splits, **given)
     outcome = train(task, config.training, config.seed, folder, setting.device, description=folder.name)
-
-    checkpoint = folder / "checkpoint.safetensors"
-    final = {}
-    if checkpoint.exists():  # a run that diverged before its first evaluation has none
-        task.model.load_state_dict(model_weights(checkpoint))  # where a run diverged, pictures are of the last weights that were whole
-        task.model.eval()
-        final = pd.read_csv(folder / "metrics.csv").ffill().iloc[-1].to_dict() | (task.final() if hasattr(task, "final") else {})
-        with whole(folder / "samples.npz") as temporary:
-            np.savez_compressed(temporary, **task.samples())
-        if hasattr(task, "cell"):
-            save_tensors(folder / "cell.safetensors", task.cell())
-        save_tensors(folder / "weights.safetensors", task.model.state_dict())
-    cost = {"peak_memory_bytes": complexity.peak_memory(setting.device)}
+    final = parallel.of_first(lambda: _keep(task, folder))
+    cost = {"peak_memory_bytes": complexity.peak_memory(setting.device)}  # of the first process
+    if parallel.world_size() > 1:
+        cost["world_size"] = parallel.world_size()
     return {**outcome, **cost, "final": final, "data": splits["train"].source, **provenance}
+
+
+def _keep(task, folder: Path) -> dict:
+    """What is kept of a training: pictures, the cell, the weights; and its last metrics, with those on test images."""
+    checkpoint = folder / "checkpoint.safetensors"
+    if not checkpoint.exists():  # a run that diverged before its first evaluation has none
+        return {}
+    task.model.load_state_dict(model_weights(checkpoint))  # where a run diverged, pictures are of the last weights that were whole
+    task.model.eval()
+    final = pd.read_csv(folder / "metrics.csv").ffill().iloc[-1].to_dict() | (task.final() if hasattr(task, "final") else {})
+    with whole(folder / "samples.npz") as temporary:
+        np.savez_compressed(temporary, **task.samples())
+    if hasattr(task, "cell"):
+        save_tensors(folder / "cell.safetensors", task.cell())
+    save_tensors(folder / "weights.safetensors", task.model.state_dict())
+    return final
+
+
+def _regenerate(config, run: Run, folder: Path, device: str) -> dict:
+    shown = bool(run.summary["final"])  # a run that diverged before its first evaluation has nothing to show
+    scores, final = regeneration.measure(config, run.weights, device) if shown else (pd.DataFrame(columns=["image", "mse", "mse_dvae"]), {})
+    _write_table(scores, folder, "%.5g")
+    return final
+
+
+def _write_table(table: pd.DataFrame, folder: Path, float_format: str) -> None:
+    with whole(folder / "metrics.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format=float_format)
 
 
 def _provenance(config, device: str) -> dict:
@@ -233,17 +265,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run_ids", nargs="*", metavar="RUN_ID", help="run these; without any, list the profile's runs")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args(arguments)
-    setting = experiments.setting(given.profile, device=given.device, if_missing="train")
+    with parallel.processes(given.device) as device:
+        _run(parser, given, device)
+
+
+def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, device: str) -> None:
+    setting = experiments.setting(given.profile, device=device, if_missing="train")
     known = {run_id(config): config for notebook in experiments.NOTEBOOKS for config in experiments.runs_of(notebook, setting)}
     if unknown := [name for name in given.run_ids if name not in known]:
         parser.error(f"profile {given.profile!r} has no run {unknown[0]!r}; its runs are: {', '.join(known)}")
-    if not given.run_ids:
+    if not given.run_ids and parallel.is_first():
         for name in known:
             summary = results_root() / given.profile / "runs" / name / "summary.json"
             print(f"{name:40}", json.loads(summary.read_text())["status"] if summary.exists() else "missing")
     for name in given.run_ids:
         run = get(known[name], setting)
-        print(f"{name}: {run.summary['status']}", file=sys.stderr)
+        if parallel.is_first():
+            print(f"{name}: {run.summary['status']}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def settled(root):
 def process():
     """process(function, *arguments) starts a real process (to be killed, or to compete); torch is imported once for all of them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["paper_lib.runs"])
+    context.set_forkserver_preload(["paper_lib.runs", "torch._dynamo"])  # which DistributedDataParallel imports
     started = []
 
     def start(function, *arguments):

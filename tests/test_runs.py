@@ -128,7 +128,7 @@ def test_every_field_is_part_of_the_identity(name):
             elif value is None:
                 yield path + f.name, 9
             else:
-                yield path + f.name, {"variant": "vanilla", "name": None, "door": "files"}[f.name]
+                yield path + f.name, {"variant": "vanilla", "name": None, "door": "files", "precision": "bfloat16"}[f.name]
 
     todo = {path: value for path, value in changes(config) if value is not None}
     ids = {path: runs.run_id(experiments.override(config, {path: value})) for path, value in todo.items()}

@@ -16,11 +16,13 @@ from torch import nn
 
 from paper_lib import experiments, runs
 from paper_lib.data import Dataset
-from paper_lib.training import checkpoint, loop
+from paper_lib.training import checkpoint, device, loop
 from paper_lib.training.config import TrainingConfig
+from paper_lib.training.device import OnDevice
 from paper_lib.training.dvae import DVAERun, DVAETask, code_usage
 from paper_lib.training.loop import train
 from paper_lib.training.schedules import HalveOnPlateau, cosine, exponential, linear_warmup
+from paper_lib.training.set_prediction import SetPredictionTask
 from paper_lib.training.slate import SLATETask
 
 # ---------------------------------------------------------------- schedules
@@ -287,6 +289,192 @@ def test_weights_that_are_no_longer_finite_end_the_run_with_the_last_whole_ones(
     assert run.summary["status"] == "diverged" and run.summary["step"] == 4
     assert all(value.isfinite().all() for value in run.weights.values()), "pictures and weights are of the last weights that were whole"
     assert run.metrics["val_cross_entropy"].dropna().tolist() == smoke.vanilla.metrics["val_cross_entropy"].dropna().tolist()[:1]
+
+
+# ---------------------------------------------------------------- what a GPU wants, on a CPU
+
+
+@pytest.fixture
+def behind(monkeypatch):
+    """A device that may be steps behind: losses are looked at when a row is made."""
+    monkeypatch.setattr(loop, "in_step", lambda device: False)
+
+
+@pytest.mark.parametrize("broken", [0, 3, 4, 5, 6, 7, 8, None])
+def test_a_divergence_that_is_seen_late_is_recorded_where_it_happened(tmp_path, monkeypatch, broken):
+    settings = TrainingConfig(**PLAIN | {"steps": 9, "log_every": 2, "eval_every": 4})
+    outcomes = {}
+    for in_step in (True, False):
+        monkeypatch.setattr(loop, "in_step", lambda device, answer=in_step: answer)
+        folder = tmp_path / str(in_step)
+        folder.mkdir()
+        outcomes[in_step] = train(Toy(broken=broken), settings, 0, folder) | {"seconds": 0}
+    assert outcomes[True] == outcomes[False]
+    assert outcomes[True]["step"] == (9 if broken is None else broken)
+    assert (tmp_path / "True/metrics.csv").read_bytes() == (tmp_path / "False/metrics.csv").read_bytes()
+    kept = [checkpoint.load_tensors(path)[1]["step"] for path in sorted(tmp_path.glob("*/checkpoint.safetensors"))]
+    assert kept == 2 * {None: [9], 8: [8]}.get(broken, [4] if broken and broken >= 4 else [])
+    for path in tmp_path.glob("*/checkpoint.safetensors"):
+        assert all(value.isfinite().all() for value in checkpoint.load_tensors(path)[0].values())
+
+
+def test_weights_that_break_behind_our_back(tmp_path, monkeypatch, behind):
+    step, count = torch.optim.Adam.step, []
+
+    def breaks(self):
+        step(self)
+        count.append(1)
+        if len(count) == 4:
+            self.param_groups[0]["params"][0].data.fill_(math.nan)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", breaks)
+    outcome = train(Toy(), TrainingConfig(**PLAIN | {"log_every": 2, "eval_every": 2}), 0, tmp_path)
+    assert (outcome["status"], outcome["step"]) == ("diverged", 4)
+    assert checkpoint.load_tensors(tmp_path / "checkpoint.safetensors")[1]["step"] == 2
+
+
+def test_nothing_waits_for_the_device_between_rows(tmp_path, monkeypatch, behind):
+    reached, waited = [0], set()
+
+    def spied(whole):
+        def spy(self, *arguments):
+            waited.add(reached[0])
+            return whole(self, *arguments)
+
+        return spy
+
+    for name in ("item", "tolist", "cpu", "numpy", "__float__", "__bool__"):
+        monkeypatch.setattr(torch.Tensor, name, spied(getattr(torch.Tensor, name)))
+
+    class Counted(Toy):
+        def loss(self, batch, step):
+            reached[0] = step + 1
+            return super().loss(batch, step)
+
+    train(Counted(), TrainingConfig(**PLAIN | {"steps": 12, "log_every": 3, "eval_every": 6, "clip": 1.0, "warmup_steps": 5}), 0, tmp_path)
+    assert waited == {3, 6, 9, 12}
+
+
+def test_images_on_the_device_are_the_same_pictures(tmp_path, monkeypatch, task, smoke):
+    images = np.random.default_rng(0).integers(0, 256, (5000, 2, 3, 3), dtype=np.uint8)  # put there in more than one piece
+    there, indices = OnDevice(images, "cpu"), np.array([0, 4095, 4096, 4999])
+    assert len(there) == 5000 and there[indices].dtype == torch.uint8
+    assert torch.equal(loop.to_float(there[indices]), loop.to_float(images[indices]))
+    config = replace(smoke.IN.config.training, steps=4)
+    for name in ("map", "device"):
+        if name == "device":
+            monkeypatch.setattr(loop, "resident", OnDevice)
+        (tmp_path / name).mkdir()
+        train(task(), config, 0, tmp_path / name)
+    assert (tmp_path / "map/metrics.csv").read_bytes() == (tmp_path / "device/metrics.csv").read_bytes()
+
+
+def test_properties_go_with_images_on_the_device():
+    random = np.random.default_rng(0)
+    split = Dataset(random.integers(0, 256, (6, 16, 16, 3), np.uint8), np.arange(6), {}, properties=random.random((6, 3, 19), np.float32))
+    subject = SetPredictionTask(experiments.set_prediction(experiments.setting("smoke"), "IN", 0), split, split, split)
+    indices = np.array([1, 4])
+    before = subject.batch(indices)
+    subject.images = OnDevice(subject.images, "cpu")
+    assert all(torch.equal(a, b) for a, b in zip(before, subject.batch(indices)))
+
+
+def test_images_stay_where_they_are_if_they_do_not_fit(monkeypatch):
+    images = np.zeros((8, 2, 2, 3), np.uint8)
+    monkeypatch.setattr(device, "OnDevice", lambda images, name: ("moved", name))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda name: (2 * images.nbytes - 1, 10**9))
+    assert device.resident(images, "cuda:1") is images and device.resident(images, "cpu") is images
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda name: (2 * images.nbytes, 10**9))
+    assert device.resident(images, "cuda:1") == ("moved", "cuda:1")
+
+
+class Watching(Toy):
+    """Notes what torch is set to, in the loss and in the evaluation."""
+
+    def loss(self, batch, step):
+        self.in_loss = torch.is_autocast_enabled("cpu"), torch.are_deterministic_algorithms_enabled()
+        if step == self.broken:
+            raise InterruptedError
+        return super().loss(batch, step)
+
+    def evaluate(self):
+        self.in_evaluation = torch.is_autocast_enabled("cpu"), torch.are_deterministic_algorithms_enabled()
+        return super().evaluate()
+
+
+@pytest.mark.parametrize("asked, in_loss, in_evaluation", [({}, (False, False), (False, False)), (dict(precision="bfloat16"), (True, False), (False, False)),
+                                                           (dict(deterministic=True), (False, True), (False, True))])  # fmt: skip
+def test_precision_and_determinism_are_for_the_training(tmp_path, asked, in_loss, in_evaluation):
+    watching = Watching()
+    train(watching, TrainingConfig(**PLAIN | asked), 0, tmp_path)
+    assert (watching.in_loss, watching.in_evaluation) == (in_loss, in_evaluation)
+    assert not torch.is_autocast_enabled("cpu") and not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("before", [(False, False), (True, True), (True, False)])
+def test_determinism_is_as_before_after_an_error_too(tmp_path, before):
+    try:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        watching = Watching(broken=3)
+        with pytest.raises(InterruptedError):
+            train(watching, TrainingConfig(**PLAIN | {"deterministic": True}), 0, tmp_path)
+        assert watching.in_loss == (False, True)
+        assert (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()) == before
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("which", ["vanilla", "IN"])
+def test_bfloat16_stays_near_float32(tmp_path, task, smoke, which):
+    config = getattr(smoke, which).config
+    half = task(config)
+    train(half, replace(config.training, precision="bfloat16"), 0, tmp_path)
+    found, single = pd.read_csv(tmp_path / "metrics.csv"), getattr(smoke, which).metrics
+    assert all(p.dtype == torch.float32 for p in half.model.parameters())
+    for column, tolerance in dict(cross_entropy=0.03, grad_norm_all=0.3, val_cross_entropy=0.03).items():  # tokens are drawn from rounded probabilities
+        assert (found[column].dropna() != single[column].dropna()).any(), column
+        np.testing.assert_allclose(found[column].dropna(), single[column].dropna(), rtol=tolerance, err_msg=column)
+
+
+class Squares(Toy):
+    """A loss that a compiler can do something to, with a number of the step in it."""
+
+    def loss(self, batch, step):
+        loss = ((self.model["a"] * batch[0].mean() - 3.0).square().sum() + self.model["b"].exp().tanh().sum()) * math.cos(0.1 * step)
+        return loss, {"loss": loss.detach(), "twice": 2.0 * step}
+
+
+def test_compiled(tmp_path):
+    try:
+        device.check_compiler("cpu")
+    except RuntimeError as error:
+        pytest.skip(f"there is no C++ compiler here: {error}")
+    subjects = {}
+    for name in (False, True):
+        (tmp_path / str(name)).mkdir()
+        subjects[name] = Squares()
+        train(subjects[name], TrainingConfig(**PLAIN | {"compile": name}), 0, tmp_path / str(name))
+    for part in "ab":
+        torch.testing.assert_close(subjects[True].model[part], subjects[False].model[part], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(*(pd.read_csv(tmp_path / f"{name}/metrics.csv") for name in (True, False)), rtol=1e-5)
+    assert checkpoint.model_weights(tmp_path / "True/checkpoint.safetensors").keys() == {"a", "b"}
+
+
+def test_compiling_where_there_is_no_compiler(tmp_path, monkeypatch):
+    def missing(function):
+        raise FileNotFoundError("g++")
+
+    monkeypatch.setattr(torch, "compile", missing)
+    with pytest.raises(RuntimeError, match="C\\+\\+ compiler.*set training.compile to false"):
+        train(Toy(), TrainingConfig(**PLAIN | {"compile": True}), 0, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong, remedy", [(dict(precision="float16"), "'float32' or 'bfloat16', not 'float16'"), (dict(precision=None), "'float32' or"),
+                                           (dict(compile=1), "true or false"), (dict(deterministic="yes"), "deterministic must be true")])  # fmt: skip
+def test_values_that_training_does_not_know(wrong, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        TrainingConfig(**PLAIN | wrong)
 
 
 # ---------------------------------------------------------------- the dVAE's health

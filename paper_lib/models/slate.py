@@ -151,6 +151,7 @@ class TokenDictionary(nn.Module):
 
 def _draw(log_probs: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """(B, vocab, h, w) -> (B, h * w) tokens, each from its categorical distribution, by inverting its cumulative one: one random number a token."""
+    log_probs = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))  # bfloat16's sums would be too coarse to draw from
     cumulative = log_probs.exp().movedim(1, -1).flatten(1, 2).cumsum(-1)  # (B, h * w, vocab)
     u = torch.rand(cumulative[..., :1].shape, generator=generator, device=cumulative.device, dtype=cumulative.dtype) * cumulative[..., -1:]
     return torch.searchsorted(cumulative, u, right=True).squeeze(-1).clamp_max(log_probs.shape[1] - 1)

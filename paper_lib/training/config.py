@@ -47,6 +47,11 @@ class TrainingConfig:
     decay_steps      multiply the learning rates by 0.5^(step / decay_steps), as Locatello et al. do
     log_every        steps between rows of metrics.csv
     eval_every       steps between evaluations and checkpoints; a multiple of log_every
+    precision        "bfloat16" takes the loss under autocast; weights, and evaluation, stay "float32"
+    compile          the loss with torch.compile
+    deterministic    deterministic algorithms only, an error where there is none
+
+    batch_size is that of a step, whatever the number of processes that share it (see `training.parallel`).
     """
 
     steps: int = 250_000
@@ -57,7 +62,15 @@ class TrainingConfig:
     log_every: int = 25
     eval_every: int = 100
     decay_steps: int | None = None
+    precision: str = "float32"
+    compile: bool = False
+    deterministic: bool = False
 
     def __post_init__(self):
         if min(self.steps, self.batch_size, self.log_every, self.eval_every) < 1 or self.eval_every % self.log_every:
             raise ValueError(f"steps, batch_size, log_every and eval_every must be at least 1, and eval_every a multiple of log_every: {self}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16', not {self.precision!r}")
+        for name in ("compile", "deterministic"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")

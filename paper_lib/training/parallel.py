@@ -1,0 +1,113 @@
+"""Several processes, a GPU each, that train one model on shares of every batch.
+
+    torchrun --nproc-per-node 4 -m paper_lib.runs paper RUN_ID --device cuda
+
+Gradients are averaged by DistributedDataParallel; the first process alone evaluates and writes. Without torchrun there is one process, and every function
+here is the identity. What processes agree on beside gradients lies in the CPU's memory (gloo), so that no GPU waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+TIMEOUT = timedelta(days=1)  # the others wait while the first renders scenes, evaluates, or waits for a lock
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_first() -> bool:
+    return rank() == 0
+
+
+@contextmanager
+def processes(device: str) -> Iterator[str]:
+    """Join the processes that torchrun started; gives the device of this one. Nothing where torchrun started none, or only one.
+
+    Raises ValueError, with the remedy, for one GPU's name where each process takes its own, and for more processes than GPUs.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield device
+        return
+    backend = "gloo"
+    if device.startswith("cuda"):
+        local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if device != "cuda":
+            raise ValueError(f"device {device!r} is a single GPU: under torchrun say 'cuda', of which each process takes its own")
+        if local >= count:
+            raise ValueError(f"process {local} has no GPU of its own, this machine has {count}: start at most as many, torchrun --nproc-per-node {count}")
+        device, backend = f"cuda:{local}", "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend, timeout=TIMEOUT)
+    yield device
+    dist.destroy_process_group()  # not after an error: the others may be waiting for this process, and torchrun ends them
+
+
+def of_first(work: Callable[[], T]) -> T:
+    """What `work()` returns in the first process, in all of them; the others do not call it, but wait."""
+    if world_size() == 1:
+        return work()
+    result = [work() if is_first() else None]
+    dist.broadcast_object_list(result, src=0, device=torch.device("cpu"))
+    return result[0]
+
+
+def first_goes_first(work: Callable[[], T]) -> T:
+    """`work()` in every process, in the others once the first is done: they find the files that it made."""
+    result = work() if is_first() else None
+    of_first(lambda: None)
+    return result if is_first() else work()
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean over the processes, on the CPU, of a tensor that each has; not finite where one's is not."""
+    values = values.cpu()
+    if world_size() == 1:
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+def share(batch_size: int) -> slice:
+    """Which part of a batch of so many is this process's. Equal parts: the mean of their gradients is then the batch's."""
+    if batch_size % world_size():
+        raise ValueError(
+            f"a batch of {batch_size} does not divide among {world_size()} processes: set training.batch_size to a multiple of {world_size()}, "
+            f"or torchrun's --nproc-per-node to a divisor of {batch_size}"
+        )
+    part = batch_size // world_size()
+    return slice(rank() * part, (rank() + 1) * part)
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Several processes draw each step's random numbers from (seed, step, rank): others than their neighbours', the same after a resumption, and not those
+    of another number of processes. One process goes on with the random state that it has."""
+    if world_size() > 1:
+        torch.manual_seed(int(np.random.SeedSequence((seed, step, rank())).generate_state(1)[0]))
+
+
+def synchronised(loss: nn.Module) -> nn.Module:
+    """The module, with gradients that are averaged over the processes as they come."""
+    if world_size() == 1:
+        return loss
+    # under IN and BN nothing reaches the initial slots' mean and scale: looked for, they keep the gradient None that they have in a single process
+    return DistributedDataParallel(loss, find_unused_parameters=True)
