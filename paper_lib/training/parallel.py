@@ -57,8 +57,15 @@ def processes(device: str) -> Iterator[str]:
         device, backend = f"cuda:{local}", "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     dist.init_process_group(backend, timeout=TIMEOUT)
+    _meet()
     yield device
+    _meet()
     dist.destroy_process_group()  # not after an error: the others may be waiting for this process, and torchrun ends them
+
+
+def _meet() -> None:
+    """Wait until all are here: who closed its connections while another still opens its own would end that one's start."""
+    dist.all_reduce(torch.zeros(1))
 
 
 def of_first(work: Callable[[], T]) -> T:
