@@ -125,7 +125,7 @@ def dvae_pass(layers, x):
 
 
 def gumbel(shape):
-    return -torch.empty(shape).exponential_().log()
+    return -(-torch.rand(shape).log()).log()
 
 
 def draw_by_loops(log_probs, u):

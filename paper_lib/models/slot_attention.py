@@ -76,13 +76,12 @@ class SlotAttention(nn.Module):
         """One refinement. slots (B, K, D), keys (scaled) and values (B, heads, N, D / heads) -> slots (B, K, D), masks (B, N, K) summed over heads."""
         B, K, D = slots.shape
         q = self._heads(self.project_q(self.norm_slots(slots)))
-        logits = k @ q.transpose(-1, -2)  # (B, heads, N, K)
-        attn = logits.transpose(1, 2).flatten(2).softmax(-1).view(B, -1, self.num_heads, K).transpose(1, 2)
+        logits = q @ k.transpose(-1, -2)  # (B, heads, K, N): inputs last, as the sums over them are the long ones
+        attn = logits.flatten(1, 2).softmax(1).view_as(logits)
         weights = attn + self.epsilon
-        weights = weights / weights.sum(-2, keepdim=True)  # each slot's weights over the inputs sum to one
-        updates = (weights.transpose(-1, -2) @ v).transpose(1, 2).reshape(B, K, D)
-        slots = self._gru(updates, slots)
-        return slots + self.mlp(self.norm_mlp(slots)), attn.sum(1)
+        updates = (weights @ v) / weights.sum(-1, keepdim=True)  # each slot's weighted mean of the inputs
+        slots = self._gru(updates.transpose(1, 2).reshape(B, K, D), slots)
+        return slots + self.mlp(self.norm_mlp(slots)), attn.sum(1).transpose(1, 2)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -90,8 +89,8 @@ class SlotAttention(nn.Module):
     def _gru(self, x: Tensor, h: Tensor) -> Tensor:
         # nn.GRUCell's own formula, written out: on a GPU its fused kernel has no forward-mode derivative, which `spectral_norm` needs
         gru = self.gru
-        input_r, input_z, input_n = F.linear(x, gru.weight_ih, gru.bias_ih).chunk(3, -1)
-        hidden_r, hidden_z, hidden_n = F.linear(h, gru.weight_hh, gru.bias_hh).chunk(3, -1)
-        update = torch.sigmoid(input_z + hidden_z)
-        candidate = torch.tanh(input_n + torch.sigmoid(input_r + hidden_r) * hidden_n)
-        return candidate + update * (h - candidate)
+        from_input, from_hidden = F.linear(x, gru.weight_ih, gru.bias_ih), F.linear(h, gru.weight_hh, gru.bias_hh)
+        D = h.shape[-1]
+        reset, update = (from_input[..., : 2 * D] + from_hidden[..., : 2 * D]).sigmoid().chunk(2, -1)
+        candidate = torch.tanh(from_input[..., 2 * D :] + reset * from_hidden[..., 2 * D :])
+        return torch.lerp(candidate, h, update)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from paper_lib.files import whole
+from paper_lib.memory import keep_freed_memory
 from paper_lib.progress import bar
 from paper_lib.training import parallel
 from paper_lib.training.checkpoint import load_checkpoint, save_checkpoint
@@ -52,6 +53,7 @@ def train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: s
     Returns status ("finished" or "diverged"), step (the last one taken) and seconds (over all resumptions). Raises ValueError for a batch that the processes
     cannot share equally, RuntimeError where `config.compile` asks for a compiler that is not there.
     """
+    keep_freed_memory()
     with deterministic(config.deterministic, device):
         return _train(task, config, seed, folder, device, description)
 
