@@ -302,7 +302,7 @@ def resolutions(setting: Setting) -> tuple[int, ...]:
 
 def regeneration(setting: Setting, features: str | None = None) -> dict[tuple[str, str], list[RegenerationRun]]:
     """Table 3: (data set, method) -> the test images of every run, regenerated from their slots and scored; `features` as in `RegenerationRun`."""
-    images = {"smoke": 4, "quick": 64, "cpu": 512}.get(setting.profile)  # more than the stand-in has features, and about two minutes of one core
+    images = {"smoke": 2, "quick": 64, "cpu": 512}.get(setting.profile)  # more than the stand-in has features, and about two minutes of one core
     features = features or ("inception" if setting.profile == "paper" else "efficientnet-lite0")
     runs = generalisation(setting, resolutions(setting)[-1])
     return {key: [RegenerationRun(run, images, features) for run in group] for key, group in runs.items()}
@@ -408,7 +408,7 @@ NOTEBOOKS = {
     "fig12_13_no_clipping": tricks,
     "data_gallery": lambda setting: {},
 }
-GALLERY_ITEMS = {"smoke": 10, "quick": 100, "cpu": 100, "paper": 2_000}
+GALLERY_ITEMS = {"smoke": 4, "quick": 100, "cpu": 100, "paper": 2_000}
 
 
 def runs_of(notebook: str, setting: Setting) -> list:

@@ -1,5 +1,6 @@
 """The benchmarks: that they time what they say, beside whom they say, and write it whole. What the times are is no test's business."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from paper_lib import bench
 from paper_lib.bench import __main__ as command
 from paper_lib.bench import generation, growth, others, slot_attention, solvers, spectral_norm, timing, training_step
+from paper_lib.bench.apart import Apart
 from paper_lib.models import SLATE
 
 
@@ -46,6 +48,33 @@ def test_each_writes_its_report(name, tmp_path, capsys):
         for column in table.columns.intersection(["median_ms", "ms_per_step", "gflop", "IN_backward_growth"]):
             assert (table[column].astype(float) > 0).all(), column
     assert sorted(path.suffix for path in tmp_path.iterdir()) == ([".md", ".pdf", ".png"] if name == "growth" else [".md"])
+
+
+def touch(path: Path):
+    """What `Apart` runs elsewhere: leaves the process's number in a file; the third time it fails."""
+    calls = []
+
+    def call():
+        calls.append(os.getpid())
+        if len(calls) == 3:
+            raise ArithmeticError("thrice")
+        path.write_text(f"{os.getpid()} {len(calls)}")
+
+    return call
+
+
+def test_a_contestant_in_a_process_of_its_own(tmp_path):
+    with Apart(touch, tmp_path / "calls") as contestant:
+        contestant()
+        first, _ = (tmp_path / "calls").read_text().split()
+        contestant()
+        second, calls = (tmp_path / "calls").read_text().split()
+        assert first == second != str(os.getpid()) and calls == "2"
+        with pytest.raises(RuntimeError, match="ArithmeticError: thrice"):
+            contestant()
+        with pytest.raises(RuntimeError, match="exit code 0"):
+            contestant()
+    assert not contestant.process.is_alive()
 
 
 def test_every_module_is_in_the_list():

@@ -258,6 +258,57 @@ def test_a_map_may_vanish(solver, dtype):
         assert result.converged.all() and not result.failed.any() and not result.value.any()
 
 
+def iterates(solver, f, z0):
+    """The points at which the solver evaluates f, (evaluations, batch, dim)."""
+    seen = []
+    solver.solve(lambda z: seen.append(z.clone()) or f(z), z0)
+    return torch.stack(seen)
+
+
+def test_broyden_is_the_dense_update():
+    """Its iterates against an inverse Jacobian that is written out as a matrix."""
+    problem = Tanh(scale=2.0)
+    f, z, B = lambda z: problem(z).detach(), problem.z0, -torch.eye(6, dtype=f64).expand(3, 6, 6)
+    expected, g = [z], f(z) - z
+    for _ in range(8):
+        step = -(B @ g[..., None])
+        z = z + step[..., 0]
+        expected.append(z)
+        delta_g, g = (f(z) - z - g)[..., None], f(z) - z
+        v = B.mT @ step
+        B = B + (step - B @ delta_g) @ v.mT / (v.mT @ delta_g)
+    torch.testing.assert_close(iterates(Broyden(8, tol=0.0), f, problem.z0), torch.stack(expected), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("history", [1, 2, 3, 20])
+@pytest.mark.parametrize("mixing", [1.0, 0.5])
+def test_anderson_mixes_the_last_iterates(history, mixing):
+    """Its iterates against weights from the whole Gram matrix of the last g's, in the order of their age."""
+    problem = Tanh(scale=2.0)
+    f, ridge = lambda z: problem(z).detach(), 1e-3
+    zs, gs = [problem.z0], [f(problem.z0) - problem.z0]
+    for _ in range(8):
+        z, G = (torch.stack(x[-history:], 1) for x in (zs, gs))
+        gram = G @ G.mT
+        size = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        w = torch.linalg.solve(gram / size + ridge * torch.eye(G.shape[1], dtype=f64), torch.ones(3, G.shape[1], 1, dtype=f64))
+        zs.append((w / w.sum(1, keepdim=True) * (z + mixing * G)).sum(1))
+        gs.append(f(zs[-1]) - zs[-1])
+    solver = Anderson(8, tol=0.0, history=history, ridge=ridge, mixing=mixing)
+    torch.testing.assert_close(iterates(solver, f, problem.z0), torch.stack(zs), rtol=1e-6, atol=1e-8)
+
+
+def test_a_step_may_be_finite_with_an_infinite_norm():
+    result = Broyden(3).solve(torch.zeros_like, torch.full((2, 4), 3e38))
+    assert result.converged.all() and not result.failed.any() and not result.value.any() and (result.steps == 1).all()
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=name)
+def test_samples_without_entries_are_at_their_fixed_point(solver):
+    result = solver.solve(torch.zeros_like, torch.ones(2, 0))
+    assert result.converged.all() and not result.failed.any() and result.value.shape == (2, 0)
+
+
 # ---------------------------------------------------------------- adjoints
 
 

@@ -125,7 +125,8 @@ def dvae_pass(layers, x):
 
 
 def gumbel(shape):
-    return -(-torch.rand(shape).log()).log()
+    batch, vocab, *side = shape
+    return -(-torch.rand(batch, *side, vocab).movedim(-1, 1).log()).log()  # drawn as it lies in memory: the vocabulary last
 
 
 def draw_by_loops(log_probs, u):

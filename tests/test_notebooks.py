@@ -32,7 +32,8 @@ TABLES = {name: ["", "claims"] for name in experiments.NOTEBOOKS} | {
 
 def execute(name, out, **parameters):
     source = ROOT / "notebooks" / f"{name}.ipynb"
-    return papermill.execute_notebook(source, out / f"{name}.ipynb", parameters, progress_bar=False, log_output=False, cwd=ROOT)
+    quiet = dict(progress_bar=False, log_output=False, shutdown_kernel="immediate")  # torch takes two seconds to leave a process in good order
+    return papermill.execute_notebook(source, out / f"{name}.ipynb", parameters, cwd=ROOT, **quiet)
 
 
 def shown(notebook):

@@ -51,7 +51,7 @@ GOLDEN_SWEEPS = {
         "vanilla without clipping": "slate-vanilla-seed0-6ce61c42d4",
         "vanilla with one iteration": "slate-vanilla-seed0-26c5de1420",
         "IN on ShapeStacks": "slate-IN-seed0-f3bd1fe8c0",
-        "IN on photos, regenerated": "regeneration-IN-seed0-11e90790ef",
+        "IN on photos, regenerated": "regeneration-IN-seed0-e1f6ad961b",
         "every pair's cost": "complexity-seed0-6c6393a9ac",
     },
     "cpu": {

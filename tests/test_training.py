@@ -431,9 +431,11 @@ def test_bfloat16_stays_near_float32(tmp_path, task, smoke, which):
     train(half, replace(config.training, precision="bfloat16"), 0, tmp_path)
     found, single = pd.read_csv(tmp_path / "metrics.csv"), getattr(smoke, which).metrics
     assert all(p.dtype == torch.float32 for p in half.model.parameters())
-    for column, tolerance in dict(cross_entropy=0.03, grad_norm_all=0.3, val_cross_entropy=0.03).items():  # tokens are drawn from rounded probabilities
-        assert (found[column].dropna() != single[column].dropna()).any(), column
-        np.testing.assert_allclose(found[column].dropna(), single[column].dropna(), rtol=tolerance, err_msg=column)
+    # tokens are drawn from rounded probabilities; gradients are compared while the weights still are alike: one other token can double vanilla's later
+    for column, tolerance, rows in [("cross_entropy", 0.03, None), ("grad_norm_all", 0.1, 3), ("val_cross_entropy", 0.03, None)]:
+        half_precision, full = (frame[column].dropna()[:rows] for frame in (found, single))
+        assert (half_precision != full).any(), column
+        np.testing.assert_allclose(half_precision, full, rtol=tolerance, err_msg=column)
 
 
 class Squares(Toy):

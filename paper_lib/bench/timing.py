@@ -13,14 +13,14 @@ from paper_lib.progress import bar
 Seconds = dict[Hashable, np.ndarray]  # contestant -> (rounds,) seconds
 
 
-def alternate(contestants: dict[Hashable, Callable[[], object]], repeats: int, description: str) -> Seconds:
+def alternate(contestants: dict[Hashable, Callable[[], object]], repeats: int, description: str, warmup: int = 1) -> Seconds:
     """Seconds of each contestant's passes, (repeats,).
 
-    In every round each contestant has one turn, in their order, so that a slow moment of the machine touches all. A first round warms up and is not kept.
+    In every round each contestant has one turn, in their order, so that a slow moment of the machine touches all. The first `warmup` rounds are not kept.
     """
     samples: dict[Hashable, list[float]] = {name: [] for name in contestants}
-    with bar((1 + repeats) * len(contestants), description, "pass") as progress:
-        for repeat in range(-1, repeats):
+    with bar((warmup + repeats) * len(contestants), description, "pass") as progress:
+        for repeat in range(-warmup, repeats):
             for name, run in contestants.items():
                 start = time.perf_counter()
                 run()

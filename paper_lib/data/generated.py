@@ -30,6 +30,7 @@ from numpy.lib.format import open_memmap
 from ..progress import bar
 
 SPLIT_SEED = 0
+FEW = 100  # items: most of the time that they take is the start of the processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +122,14 @@ class RenderedScenes(Recipe):
 def load(root: Path, recipe: Recipe, split: str, max_items: int | None = None, workers: int | None = None) -> dict:
     """The arrays of one split, read-only memory maps, after making those of its first `max_items` items (all) that are missing.
 
-    `workers` processes make them (one for each core). Returns images, masks and properties (None where the recipe has none), indices (which
-    item each one is) and source. Raises ValueError for a folder that was made with other settings.
+    `workers` processes make them (one for each core). A data set of FEW items is made whole, so that its other splits need no processes of their own.
+    Returns images, masks and properties (None where the recipe has none), indices (which item each one is) and source.
+    Raises ValueError for a folder that was made with other settings.
     """
     rows = recipe.rows()[split]
     rows = range(rows.start, min(rows.stop, rows.start + max_items) if max_items is not None else rows.stop)
     folder = Path(root) / recipe.folder
-    make(folder, recipe, rows, workers)
+    make(folder, recipe, range(recipe.count) if max_items is None and recipe.count <= FEW else rows, workers)
     part = slice(rows.start, rows.stop)
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r")[part] for name in recipe.arrays()}
     source = {"name": recipe.data_set, "door": "generator", "version": recipe.version, "split": split, "settings": recipe.settings(), **recipe.provenance()}
@@ -236,7 +238,7 @@ def _make_in_processes(folder: Path, recipe: Recipe, rows: range, workers: int) 
                     if process.poll():
                         raise RuntimeError(f"a process that fills {folder} failed:\n{process.stderr.read().decode()}")
                 if running:
-                    time.sleep(0.1)
+                    time.sleep(0.02)
     finally:
         for process in processes:
             process.kill()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 Map = Callable[[Tensor], Tensor]
 
@@ -46,7 +47,16 @@ def _flat(z: Tensor) -> Tensor:
 def relative_residual(z: Tensor, fz: Tensor) -> Tensor:
     """||f(z) - z|| / ||f(z)|| per sample: (batch, ...), (batch, ...) -> (batch,). Zero where both vanish."""
     z, fz = _flat(z), _flat(fz)
-    return (fz - z).norm(dim=1) / fz.norm(dim=1).clamp_min(torch.finfo(fz.dtype).tiny)
+    return _relative(fz - z, fz)
+
+
+def _relative(g: Tensor, fz: Tensor) -> Tensor:
+    return vector_norm(g, dim=1) / vector_norm(fz, dim=1).clamp_min(torch.finfo(fz.dtype).tiny)
+
+
+def _finite(x: Tensor) -> Tensor:
+    """Which samples of x (batch, dim) are finite: (batch,). x - x is zero there and not a number elsewhere; `isfinite().all(1)` takes three times as long."""
+    return (x - x).sum(1) == 0
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -102,7 +112,7 @@ class Broyden:
 
     The inverse Jacobian is -I + sum_i u_i v_i^T, one rank-one term a step and a history for each sample. The best iterate is kept.
 
-    max_steps  updates of z; f is evaluated max_steps + 1 times. The history takes 2 * max_steps * dim numbers a sample.
+    max_steps  updates of z; f is evaluated max_steps + 1 times. The history takes 2 * max_steps * dim numbers a sample, from the start.
     tol        relative residual at which a sample stops.
 
     Source: Broyden (1965); Bai et al., Deep Equilibrium Models (2019); Table 2 of the paper (B).
@@ -116,24 +126,24 @@ class Broyden:
     def solve(self, f: Map, z0: Tensor) -> Result:
         """z0 (batch, ...)."""
         search = _Search(f, z0, self.tol)
-        g, step = search.g, search.g
-        us: list[Tensor] = []  # each (batch, dim)
-        vs: list[Tensor] = []
+        step = g = search.g
+        us = g.new_empty(self.max_steps - 1, *g.shape)  # the last step needs no update
+        vs = torch.empty_like(us)
 
-        def inverse_jacobian(left: list[Tensor], right: list[Tensor], x: Tensor) -> Tensor:
-            return sum((a * _dot(b, x)[:, None] for a, b in zip(left, right)), -x)
+        def inverse_jacobian(left: Tensor, right: Tensor, x: Tensor) -> Tensor:
+            return (left * _dot(right, x)[..., None]).sum(0) - x
 
         for k in range(self.max_steps):
-            if not search.take(step):
-                break
-            if k + 1 == self.max_steps:
+            if not search.take(step) or k + 1 == self.max_steps:
                 break
             delta_g, g = search.g - g, search.g
-            v = inverse_jacobian(vs, us, step)  # v^T = step^T B
-            u = (step - inverse_jacobian(us, vs, delta_g)) / _dot(v, delta_g)[:, None]
-            search.fail(~u.isfinite().all(1))  # v . delta_g = 0: the rank-one system is singular
-            us.append(u), vs.append(v)
-            step = -inverse_jacobian(us, vs, g)
+            v = inverse_jacobian(vs[:k], us[:k], step)  # v^T = step^T B
+            Bg = inverse_jacobian(us[:k], vs[:k], g)
+            # (step - B delta_g) / (v . delta_g), where B delta_g = B g + step: the step was -B times the g before.
+            # v . delta_g = 0, a singular system, makes u and so the next step not finite: the sample fails there.
+            u = -Bg / _dot(v, delta_g)[:, None]
+            us[k], vs[k] = u, v
+            step = -Bg - u * _dot(v, g)[:, None]  # by the updated B
         return search.result()
 
 
@@ -164,20 +174,24 @@ class Anderson:
     def solve(self, f: Map, z0: Tensor) -> Result:
         """z0 (batch, ...)."""
         search = _Search(f, z0, self.tol)
-        zs, gs = [search.z], [search.g]
-        for _ in range(self.max_steps):
-            G = torch.stack(gs, 1)  # (batch, m, dim)
-            gram = _dot(G[:, :, None], G[:, None])
-            size = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(gram.dtype).tiny)
-            eye = torch.eye(len(gs), dtype=gram.dtype, device=gram.device)
+        batch, dim = search.z.shape
+        # the last m iterates take turns: the newest replaces the oldest, and only its row and column of the Gram matrix are new
+        gs = search.g.new_empty(batch, self.history, dim)
+        points = torch.empty_like(gs)  # z + mixing * g
+        gram = search.g.new_empty(batch, self.history, self.history)
+        for k in range(self.max_steps):
+            m, new = min(k + 1, self.history), k % self.history
+            gs[:, new], points[:, new] = search.g, search.z + self.mixing * search.g
+            gram[:, new, :m] = gram[:, :m, new] = _dot(gs[:, :m], search.g[:, None])
             # weights: minimise |sum_i w_i g_i|^2 with sum_i w_i = 1, through the scaled normal equations (rows of one sample may be parallel)
-            weights, info = torch.linalg.solve_ex(gram / size[:, None, None] + self.ridge * eye, torch.ones_like(gram[:, :, :1]))
+            size = gram[:, :m, :m].diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(gram.dtype).tiny)
+            scaled = gram[:, :m, :m] / size[:, None, None]
+            scaled.diagonal(dim1=1, dim2=2).add_(self.ridge)
+            weights, info = torch.linalg.solve_ex(scaled, torch.ones_like(scaled[:, :, :1]))
             weights = weights / weights.sum(1, keepdim=True)
-            search.fail((info != 0) | ~weights.isfinite().all(dim=(1, 2)))
-            mixed = (weights * (torch.stack(zs, 1) + self.mixing * G)).sum(1)
-            if not search.take(mixed - search.z):
+            search.active = search.active & (info == 0)  # a singular system; weights that are not finite make such a step, which `take` refuses
+            if not search.take((weights * points[:, :m]).sum(1) - search.z):
                 break
-            zs, gs = [*zs, search.z][-self.history :], [*gs, search.g][-self.history :]
         return search.result()
 
 
@@ -187,47 +201,42 @@ class _Search:
     def __init__(self, f: Map, z0: Tensor, tol: float):
         self.f, self.like, self.tol = f, z0, tol
         self.z = _flat(z0)  # (batch, dim)
-        self.g, residual = self._evaluate(self.z)
-        self.best, self.lowest = self.z, residual
-        self.initial, self.residuals = residual, []
+        self.g, self.residual = self._evaluate(self.z)
+        self.best, self.lowest = self.z, self.residual
+        self.residuals = []
         self.steps = torch.zeros(len(z0), dtype=torch.int64, device=z0.device)
-        self.failed = self._broken(residual)
-        self.active = ~self.failed & ~(residual <= tol)
+        self.active = self._unfinished()
 
     def _evaluate(self, z: Tensor) -> tuple[Tensor, Tensor]:
         fz = _flat(self.f(z.to(self.like.dtype).view_as(self.like)))
-        return fz - z, relative_residual(z, fz)
+        g = fz - z
+        return g, _relative(g, fz)
 
-    def _broken(self, residual: Tensor) -> Tensor:
-        """Where f is not finite. An infinite residual alone is no failure: f(z) = 0 has one."""
-        return residual.isnan() | ~self.g.isfinite().all(1)
-
-    def fail(self, samples: Tensor) -> None:
-        """Stop these samples (batch,), if they are still searching."""
-        self.failed = self.failed | (samples & self.active)
-        self.active = self.active & ~samples
+    def _unfinished(self) -> Tensor:
+        """Where the search may go on: neither converged nor not finite. An infinite residual alone is no failure: f(z) = 0 has one."""
+        return (self.residual > self.tol) & _finite(self.g)
 
     def take(self, step: Tensor) -> bool:
         """Move the active samples by `step` (batch, dim) and look at f there. False once nobody searches any more."""
-        self.fail(~step.isfinite().all(1))
+        self.active = self.active & _finite(step)
         if not self.active.any():
             return False
-        moving = self.active[:, None]
-        z = torch.where(moving, self.z + step, self.z)
-        g, residual = self._evaluate(z)
+        self.z = torch.where(self.active[:, None], self.z + step, self.z)
+        self.g, residual = self._evaluate(self.z)
         self.steps = self.steps + self.active
-        self.z, self.g = z, torch.where(moving, g, self.g)
-        self.residuals.append(torch.where(self.active, residual, self.residuals[-1] if self.residuals else self.initial))
-        better = self.active & (residual < self.lowest)
-        self.best = torch.where(better[:, None], z, self.best)
-        self.lowest = torch.where(better, residual, self.lowest)
-        self.fail(self._broken(residual))
-        self.active = self.active & ~(residual <= self.tol)
+        self.residual = torch.where(self.active, residual, self.residual)
+        self.residuals.append(self.residual)
+        better = self.residual < self.lowest
+        self.best = torch.where(better[:, None], self.z, self.best)
+        self.lowest = torch.where(better, self.residual, self.lowest)
+        self.active = self.active & self._unfinished()
         return True
 
     def result(self) -> Result:
         value = self.best.to(self.like.dtype).view_as(self.like)
-        return Result(value, torch.stack(self.residuals or [self.initial]), self.steps, self.lowest <= self.tol, self.failed)
+        converged = self.lowest <= self.tol
+        failed = ~(self.active | converged)  # a search stops for no other reason
+        return Result(value, torch.stack(self.residuals or [self.residual]), self.steps, converged, failed)
 
 
 def _like(mask: Tensor, z: Tensor) -> Tensor:

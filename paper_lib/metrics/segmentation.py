@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 
@@ -21,7 +19,7 @@ def adjusted_rand_index(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
     Source: Hubert and Arabie (1985).
     """
-    return np.array([adjusted_rand_score(t, p) for t, p in _images(true, predicted)])
+    return np.array([_adjusted_rand_score(t, p) for t, p in _images(true, predicted)])
 
 
 def foreground_ari(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -33,7 +31,7 @@ def foreground_ari(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
     Source: Hubert and Arabie (1985); Greff et al. (2019), "Multi-Object Representation Learning with Iterative Variational Inference", for the foreground.
     """
-    return np.array([adjusted_rand_score(t[t > 0], p[t > 0]) if (t > 0).any() else np.nan for t, p in _images(true, predicted)])
+    return np.array([_adjusted_rand_score(t[t > 0], p[t > 0]) if (t > 0).any() else np.nan for t, p in _images(true, predicted)])
 
 
 def mean_iou(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -104,7 +102,15 @@ def ignorant_scores(true: np.ndarray, slots: int, scores: Callable[[np.ndarray, 
     return {f"{kind}_{name}": float(np.nanmean(values)) for kind, found in guesses.items() for name, values in scores(true, found).items()}
 
 
+def _adjusted_rand_score(true: np.ndarray, predicted: np.ndarray) -> float:
+    from sklearn.metrics import adjusted_rand_score  # here, as it takes long to import, and most runs and figures do without
+
+    return adjusted_rand_score(true, predicted)
+
+
 def _mean_iou(true: np.ndarray, predicted: np.ndarray) -> float:
+    from scipy.optimize import linear_sum_assignment  # here, likewise
+
     objects, segment_names = np.unique(true[true > 0]), np.unique(predicted)
     if not len(objects):
         return np.nan

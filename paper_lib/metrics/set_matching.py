@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 NUM_PROPERTIES = 19  # 3 position, 2 size, 2 material, 3 shape, 8 colour, 1 present
@@ -83,6 +82,8 @@ def matched_attributes(predictions: Tensor, targets: Tensor) -> dict[str, float]
 @torch.no_grad()
 def _matched(predictions: Tensor, targets: Tensor) -> Tensor:
     """The target (B, N, 19) of each prediction, under each image's cheapest one-to-one matching."""
+    from scipy.optimize import linear_sum_assignment  # here, as it takes long to import, and most runs do without
+
     # predictions that diverged are matched somehow, so that the loss shows it, where scipy would stop the run
     cost = _huber(predictions[:, :, None], targets[:, None]).double().nan_to_num(nan=1e30, posinf=1e30)
     match = torch.as_tensor(np.stack([linear_sum_assignment(c)[1] for c in cost.cpu().numpy()]), device=targets.device)

@@ -56,19 +56,19 @@ class DVAE(nn.Module):
 
     def log_probs(self, image: Tensor) -> Tensor:
         """image (B, 3, H, W) in [0, 1] -> log-probabilities of the tokens (B, vocab, H/4, W/4)."""
-        return F.log_softmax(self.encoder(image), dim=1)
+        return F.log_softmax(self.encoder(image).movedim(1, -1), -1).movedim(-1, 1)  # the tokens lie last in memory: no copy
 
 
 def gumbel_like(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard Gumbel noise in the shape of `logits`, in float32 at least."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    uniform = torch.rand(logits.shape, generator=generator, dtype=dtype, device=logits.device)  # a CPU draws it five times as fast as exponential_
+    uniform = torch.empty_like(logits, dtype=dtype).uniform_(generator=generator)  # a CPU draws it five times as fast as exponential_
     return uniform.clamp_min_(torch.finfo(dtype).tiny).log_().neg_().log_().neg_()
 
 
 def gumbel_softmax(logits: Tensor, tau: float, hard: bool = False, dim: int = 1) -> Tensor:
     """A relaxed sample of the categorical distribution along `dim`; `hard` makes it one-hot forward and keeps the relaxed gradient."""
-    soft = F.softmax((logits + gumbel_like(logits)) / tau, dim)
+    soft = F.softmax(((logits + gumbel_like(logits)) / tau).movedim(dim, -1), -1).movedim(-1, dim)
     if not hard:
         return soft
     one_hot = torch.zeros_like(soft).scatter_(dim, soft.argmax(dim, keepdim=True), 1.0)

@@ -135,7 +135,7 @@ class SLATE(nn.Module):
 
     def _cross_entropy(self, embedded: Tensor, tokens: Tensor, slots: Tensor) -> Tensor:
         hidden, _ = self.tf_dec(embedded[:, :-1], self.tf_dec.project_slots(self.slot_proj(slots)))
-        return F.cross_entropy(self.out(hidden).transpose(1, 2), tokens, reduction="none").sum(1)
+        return F.cross_entropy(self.out(hidden).flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens).sum(1)
 
 
 class TokenDictionary(nn.Module):

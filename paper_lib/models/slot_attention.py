@@ -93,4 +93,4 @@ class SlotAttention(nn.Module):
         D = h.shape[-1]
         reset, update = (from_input[..., : 2 * D] + from_hidden[..., : 2 * D]).sigmoid().chunk(2, -1)
         candidate = torch.tanh(from_input[..., 2 * D :] + reset * from_hidden[..., 2 * D :])
-        return torch.lerp(candidate, h, update)
+        return candidate + update * (h - candidate)
