@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from paper_lib.bench import others
 from paper_lib.bench.apart import Apart
-from paper_lib.bench.report import Report, how_timed
+from paper_lib.bench.report import Report
 from paper_lib.bench.timing import alternate, compare
 from paper_lib.memory import keep_freed_memory
 from paper_lib.models import SLATE, SLATEConfig
