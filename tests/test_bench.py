@@ -14,6 +14,7 @@ from paper_lib.bench import __main__ as command
 from paper_lib.bench import generation, growth, others, slot_attention, solvers, spectral_norm, timing, training_step
 from paper_lib.bench.apart import Apart
 from paper_lib.models import SLATE
+from paper_lib.models.causal_attention import causal_attention
 
 
 def tables(text: str) -> list[pd.DataFrame]:
@@ -118,10 +119,15 @@ def test_generation_without_a_cache_is_the_same_generation():
 
 def test_operations_are_counted_by_the_image():
     build = lambda image: training_step.our_step(training_step.TINY, image)  # noqa: E731
-    step = build(torch.rand(3, 3, 16, 16))
-    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
-        step.forward(), step.backward()
-    assert training_step.flops(build, torch.rand(3, 3, 16, 16)) == counter.get_total_flops() > 0
+    three, six = (training_step.flops(build, torch.rand(n, 3, 16, 16)) for n in (3, 6))
+    assert six == 2 * three > 0
+
+
+def test_products_in_place_are_counted():
+    """Attention in one block, 16 queries with 16 keys of size 8 in 2 heads: the gradient of keys and of values is as many operations as each product."""
+    q, k, v = (torch.rand(1, 2, 16, 8, requires_grad=True) for _ in range(3))
+    attention = lambda image: training_step.Step(lambda: causal_attention(q, k, v, 0.1).sum(), torch.optim.Adam([q]), None)  # noqa: E731
+    assert training_step.flops(attention, torch.rand(1, 1)) == 6 * (2 * 2 * 16 * 16 * 8)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -133,6 +139,15 @@ def test_a_step_trains_what_it_says(frozen):
     assert any(not torch.equal(p, old) for p, old in zip(parameters, before))
     dvae = sum(p.numel() for p in SLATE(training_step.TINY).dvae.parameters())
     assert sum(p.numel() for p in parameters) + frozen * dvae == sum(p.numel() for p in SLATE(training_step.TINY).parameters())
+
+
+@pytest.mark.parametrize("gain", [0.02, 4.0])
+def test_bfloat16_is_timed_where_the_processor_has_it(monkeypatch, gain):
+    monkeypatch.setattr(training_step, "bfloat16_gain", lambda: gain)
+    report = training_step.bench(quick=True)
+    table = next(part for part in report.parts if isinstance(part, pd.DataFrame))
+    assert table["contestant"].str.contains("bfloat16").any() == (gain > 1)
+    assert ("**it is left out**" in report.parts[0]) == (gain < 1) and f"at {gain:g} times float32's rate" in report.parts[0]
 
 
 def test_bfloat16_is_autocast():

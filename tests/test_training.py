@@ -438,6 +438,14 @@ def test_bfloat16_stays_near_float32(tmp_path, task, smoke, which):
         np.testing.assert_allclose(half_precision, full, rtol=tolerance, err_msg=column)
 
 
+@pytest.mark.parametrize("precision, gain, warned", [("bfloat16", 0.02, True), ("bfloat16", 4.0, False), ("float32", 0.02, False)])
+def test_a_precision_that_the_processor_has_not(tmp_path, monkeypatch, recwarn, precision, gain, warned):
+    monkeypatch.setattr(device, "bfloat16_gain", lambda: gain)
+    train(Toy(), TrainingConfig(**PLAIN | {"precision": precision}), 0, tmp_path)
+    messages = [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning]
+    assert messages == (["training.precision: this processor multiplies bfloat16 at 0.02 times float32's rate; set it to 'float32'"] if warned else [])
+
+
 class Squares(Toy):
     """A loss that a compiler can do something to, with a number of the step in it."""
 

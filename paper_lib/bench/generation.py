@@ -37,7 +37,7 @@ def generate_without_cache(model: SLATE, slots: Tensor) -> Tensor:
     projected = model.tf_dec.project_slots(model.slot_proj(slots))
     rows = torch.zeros(len(slots), 1, dtype=torch.int64)
     for _ in range(model.num_tokens):
-        x, _ = model.tf_dec(model.positional_encoder(model.dictionary(rows)), projected)
+        x = model.tf_dec(model.positional_encoder(model.dictionary(rows)), projected)
         rows = torch.cat([rows, model.out(x[:, -1:]).argmax(-1) + 1], 1)
     return rows[:, 1:] - 1
 

@@ -12,7 +12,7 @@ from paper_lib.models.dvae import DVAE, gumbel_softmax
 from paper_lib.models.init import linear
 from paper_lib.models.slot_attention import variant
 from paper_lib.models.slot_encoder import SlotEncoder, SlotOutput
-from paper_lib.models.transformer import PositionalEncoding, TransformerDecoder
+from paper_lib.models.transformer import Cache, PositionalEncoding, TransformerDecoder
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,9 @@ class SLATE(nn.Module):
         """
         projected = self.tf_dec.project_slots(self.slot_proj(slots))
         rows = [torch.zeros(len(slots), 1, dtype=torch.int64, device=slots.device)]  # row 0 is the start token, row t + 1 token t
-        past = None
+        caches = [Cache(self.num_tokens) for _ in self.tf_dec.blocks]
         for i in range(self.num_tokens):
-            x, past = self.tf_dec(self.positional_encoder(self.dictionary(rows[-1]), offset=i), projected, past)
+            x = self.tf_dec(self.positional_encoder(self.dictionary(rows[-1]), offset=i), projected, caches)
             rows.append(self.out(x).argmax(-1) + 1)
         return torch.cat(rows[1:], 1) - 1
 
@@ -134,7 +134,7 @@ class SLATE(nn.Module):
         return self.positional_encoder(self.dictionary(F.pad(tokens + 1, (1, 0))))
 
     def _cross_entropy(self, embedded: Tensor, tokens: Tensor, slots: Tensor) -> Tensor:
-        hidden, _ = self.tf_dec(embedded[:, :-1], self.tf_dec.project_slots(self.slot_proj(slots)))
+        hidden = self.tf_dec(embedded[:, :-1], self.tf_dec.project_slots(self.slot_proj(slots)))
         return F.cross_entropy(self.out(hidden).flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens).sum(1)
 
 

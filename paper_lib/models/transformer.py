@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paper_lib.models.dropout import Dropout, dropout
+from paper_lib.models.causal_attention import causal_attention
+from paper_lib.models.dropout import Dropout, dropout, slow_on
 from paper_lib.models.init import linear
 
 
@@ -40,16 +41,13 @@ class MultiHeadAttention(nn.Module):
         """x (B, T, d_model); keys, values (B, heads, S, d_model / heads) from `project` -> (B, T, d_model)."""
         q = self._heads(self.proj_q(x))
         p = self.dropout if self.training else 0.0
-        if p and x.device.type == "cpu":  # torch's own has no fused CPU kernel with dropout, and is slower than this
-            q = q * q.shape[-1] ** -0.5
-            if causal:
-                weights = (q @ keys.transpose(-1, -2)).add_(torch.full((q.shape[-2],) * 2, -torch.inf, dtype=q.dtype).triu(1)).softmax(-1)
-                out = dropout(weights, p) @ values
-            else:  # the softmax over a few slots is ten times as fast where they are not last
-                weights = (keys @ q.transpose(-1, -2)).softmax(-2)  # (B, heads, S, T)
-                out = dropout(weights, p).transpose(-1, -2) @ values
-        else:
+        if not p or not slow_on(x):
             out = F.scaled_dot_product_attention(q, keys, values, dropout_p=p, is_causal=causal)
+        elif causal:
+            out = causal_attention(q * q.shape[-1] ** -0.5, keys, values, p)
+        else:  # the softmax over a few slots is ten times as fast where they are not last
+            weights = (keys @ (q * q.shape[-1] ** -0.5).transpose(-1, -2)).softmax(-2)  # (B, heads, S, T)
+            out = dropout(weights, p).transpose(-1, -2) @ values
         return dropout(self.proj_o(out.transpose(1, 2).flatten(2)), p)
 
     def project(self, source: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,19 +74,34 @@ class Block(nn.Module):
         self.ffn_layer_norm = nn.LayerNorm(d_model)
         self.ffn = nn.Sequential(linear(d_model, 4 * d_model, kaiming=True), nn.ReLU(), linear(4 * d_model, d_model, gain=gain), Dropout(dropout))
 
-    def forward(self, x: Tensor, slots: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None = None):
-        """x (B, T, d_model); slots: their projected keys and values -> x, and the self-attention's keys and values.
+    def forward(self, x: Tensor, slots: tuple[Tensor, Tensor], cache: Cache | None = None) -> Tensor:
+        """x (B, T, d_model); slots: their projected keys and values -> (B, T, d_model).
 
-        Without `past` the T tokens attend to each other, causally. With it, x is the next token (T = 1), after those whose keys and values `past` holds.
+        Without a cache the T tokens attend to each other, causally. With one, x is the next token (T = 1), after those whose keys and values it holds.
         """
         normed = self.self_attn_layer_norm(x)
         keys, values = self.self_attn.project(normed)
-        if past is not None:
-            keys, values = torch.cat([past[0], keys], 2), torch.cat([past[1], values], 2)
-        attended = self.self_attn(normed, keys, values, causal=past is None)
+        if cache is not None:
+            keys, values = cache.append(keys, values)
+        attended = self.self_attn(normed, keys, values, causal=cache is None)
         x = (normed if self.is_first else x) + attended
         x = x + self.encoder_decoder_attn(self.encoder_decoder_attn_layer_norm(x), *slots)
-        return x + self.ffn(self.ffn_layer_norm(x)), (keys, values)
+        return x + self.ffn(self.ffn_layer_norm(x))
+
+
+class Cache:
+    """A block's keys and values of the tokens so far, in memory that is there from the start: a new token copies no old one."""
+
+    def __init__(self, max_len: int):
+        self.max_len, self.length = max_len, 0
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the next token, (B, heads, 1, d_model / heads) each -> of all so far, (B, heads, length, d_model / heads)."""
+        if not self.length:
+            self.memory = keys.new_empty(2, *keys.shape[:2], self.max_len, keys.shape[-1])
+        self.memory[0, :, :, self.length], self.memory[1, :, :, self.length] = keys[:, :, 0], values[:, :, 0]
+        self.length += 1
+        return self.memory[:, :, :, : self.length].unbind()
 
 
 class TransformerDecoder(nn.Module):
@@ -104,10 +117,8 @@ class TransformerDecoder(nn.Module):
         """slots (B, K, d_model) -> each block's keys and values of them."""
         return [block.encoder_decoder_attn.project(slots) for block in self.blocks]
 
-    def forward(self, x: Tensor, slots: list, past: list | None = None) -> tuple[Tensor, list]:
-        """x (B, T, d_model), projected slots, what the last call returned as the past -> (B, T, d_model), the past including x."""
-        present = []
-        for i, block in enumerate(self.blocks):
-            x, cache = block(x, slots[i], None if past is None else past[i])
-            present.append(cache)
-        return self.layer_norm(x), present
+    def forward(self, x: Tensor, slots: list[tuple[Tensor, Tensor]], caches: list[Cache] | None = None) -> Tensor:
+        """x (B, T, d_model), projected slots -> (B, T, d_model). With `caches`, one a block, x is the next token (T = 1)."""
+        for block, projected, cache in zip(self.blocks, slots, caches or [None] * len(slots)):
+            x = block(x, projected, cache)
+        return self.layer_norm(x)
