@@ -44,11 +44,10 @@ def write(report: Report, name: str, folder: Path) -> Path:
     return folder / f"{name}.md"
 
 
-def how_timed(rounds: int | str, warmup: int = 1) -> str:
-    """The sentence under a table of times; `rounds` is a number, or says where the number is. `warmup`: rounds before them, one or none."""
+def how_timed(rounds: int | str, warmup: str = "one that warms up") -> str:
+    """The sentence under a table of times; `rounds` is a number, or says where the number is; `warmup` is what came before them."""
     over = rounds if isinstance(rounds, str) else f"{rounds} round{'s' if rounds > 1 else ''}"
-    after = " after one that warms up" if warmup else ", without one to warm up"
-    return f"Contestants take turns within one process and one thread, float32; median and quartiles (q25, q75) over {over}{after}."
+    return f"Contestants take turns within one process and one thread, float32; median and quartiles (q25, q75) over {over} after {warmup}."
 
 
 def markdown(table: pd.DataFrame) -> str:
