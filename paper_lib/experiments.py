@@ -284,6 +284,13 @@ def one_iteration(setting: Setting) -> dict[str, list[SLATERun]]:
     return {"vanilla, n = 1": iterations(setting)["vanilla", 1], **vanilla_and_implicit(setting)}
 
 
+def precisions(setting: Setting) -> dict[tuple[str, str], list[SLATERun]]:
+    """Beyond the paper: the pair, and the same trained in bfloat16: (method, precision) -> one run a seed."""
+    half = {method: [slate(setting, method, seed, training__precision="bfloat16") for seed in setting.seeds] for method in ("vanilla", "IN")}
+    both = {"float32": vanilla_and_implicit(setting), "bfloat16": half}
+    return {(method, precision): both[precision][method] for method in half for precision in both}
+
+
 def generalisation(setting: Setting, size: int | None = None) -> dict[tuple[str, str], list[SLATERun]]:
     """Sec. 5.3, Table 3 and Fig. 4: (data set, method) -> one run a seed; at the paper's scale at `size` 64 or 96."""
     larger = dict(data__size=size, model__image_size=size) if size and size != resolutions(setting)[0] else {}
@@ -406,6 +413,7 @@ NOTEBOOKS = {
     "fig08_segmentation_masks": segmentation,
     "fig09_10_decompositions": vanilla_and_implicit,
     "fig12_13_no_clipping": tricks,
+    "bfloat16": precisions,
     "data_gallery": lambda setting: {},
 }
 GALLERY_ITEMS = {"smoke": 4, "quick": 100, "cpu": 100, "paper": 2_000}

@@ -36,6 +36,7 @@ from paper_lib.machine import processor
 from paper_lib.models import SlotAttention
 from paper_lib.training import parallel
 from paper_lib.training.autoencoder import AutoencoderTask
+from paper_lib.training.bfloat16 import is_emulated
 from paper_lib.training.checkpoint import load_tensors, model_weights, save_tensors
 from paper_lib.training.config import DataConfig
 from paper_lib.training.dvae import DVAETask
@@ -224,12 +225,14 @@ def _write_table(table: pd.DataFrame, folder: Path, float_format: str) -> None:
 
 
 def _provenance(config, device: str) -> dict:
+    emulated = hasattr(config, "training") and is_emulated(config.training.precision, device)
     return {
         "seed": config.seed,
         "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "mitsuba")}},
         "commit": _commit(),
+        **({"bfloat16": "emulated: products in float32, rounded"} if emulated else {}),
     }
 
 

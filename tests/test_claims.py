@@ -81,6 +81,7 @@ SWEPT = {
     "C16_VANILLA_DROPS": ("C16", 1.2, False),
     "C16_IMPLICIT_DOES_NOT": ("C16", 1.1, True),
     "C17_LOWER": ("C17", 1.0, True),
+    "B1_ALIKE": ("B1", 1.0, True),
 }
 
 

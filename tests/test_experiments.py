@@ -160,6 +160,17 @@ def test_iterations_differ_in_their_number_and_length(profile):
 
 
 @every_profile
+def test_precisions_differ_in_the_precision(profile):
+    setting = SETTINGS[profile]
+    groups, pair = experiments.precisions(setting), experiments.vanilla_and_implicit(setting)
+    assert list(groups) == [(method, precision) for method in ("vanilla", "IN") for precision in ("float32", "bfloat16")]
+    for method in pair:
+        assert groups[method, "float32"] == pair[method]
+        for half, single in paired(groups[method, "bfloat16"], pair[method]):
+            assert differ(half, single) == {"training.precision"} and half.training.precision == "bfloat16"
+
+
+@every_profile
 def test_one_iteration_beside_the_pair(profile):
     setting = SETTINGS[profile]
     groups, pair = experiments.one_iteration(setting), experiments.vanilla_and_implicit(setting)
@@ -360,16 +371,17 @@ def test_given_seeds_are_those_of_every_run(profile):
 
 @every_profile
 def test_the_profiles_own_seeds(profile):
-    """At the cpu scale three for the pair that most figures compare, one for the rest; elsewhere as many for all."""
+    """At the cpu scale three for the pair that most figures compare, also in bfloat16, one for the rest; elsewhere as many for all."""
     setting = SETTINGS[profile]
     expected = {"cpu": ((0, 1, 2), (0,)), "paper": ((0, 1, 2, 3),) * 2}.get(profile, ((0,),) * 2)
     assert (setting.seeds, setting.swept_seeds) == expected
     pair = [config for group in experiments.vanilla_and_implicit(setting).values() for config in group]
+    half = [config for (_, precision), group in experiments.precisions(setting).items() for config in group if precision == "bfloat16"]
     seen = set()
     for notebook in NOTEBOOKS.values():
         for group in map(trained, notebook(setting).values()):
             if group:
-                of_the_pair = all(getattr(config, "slate", config) in pair for config in group)
+                of_the_pair = all(getattr(config, "slate", config) in pair or config in half for config in group)
                 seeds = tuple(config.seed for config in group)
                 assert seeds == (expected[0] if of_the_pair else expected[1])
                 seen.add(seeds)

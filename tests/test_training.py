@@ -16,7 +16,7 @@ from torch import nn
 
 from paper_lib import experiments, runs
 from paper_lib.data import Dataset
-from paper_lib.training import checkpoint, device, loop
+from paper_lib.training import bfloat16, checkpoint, device, loop
 from paper_lib.training.config import TrainingConfig
 from paper_lib.training.device import OnDevice
 from paper_lib.training.dvae import DVAERun, DVAETask, code_usage
@@ -438,12 +438,42 @@ def test_bfloat16_stays_near_float32(tmp_path, task, smoke, which):
         np.testing.assert_allclose(half_precision, full, rtol=tolerance, err_msg=column)
 
 
-@pytest.mark.parametrize("precision, gain, warned", [("bfloat16", 0.02, True), ("bfloat16", 4.0, False), ("float32", 0.02, False)])
-def test_a_precision_that_the_processor_has_not(tmp_path, monkeypatch, recwarn, precision, gain, warned):
-    monkeypatch.setattr(device, "bfloat16_gain", lambda: gain)
+@pytest.mark.parametrize("precision, gain, emulated", [("bfloat16", 0.02, True), ("bfloat16", 4.0, False), ("float32", 0.02, False)])
+def test_a_precision_that_the_processor_has_not(tmp_path, monkeypatch, recwarn, precision, gain, emulated):
+    monkeypatch.setattr(bfloat16, "bfloat16_gain", lambda: gain)
+    calls = []
+    monkeypatch.setattr(bfloat16.Float32Products, "__enter__", lambda self: calls.append(self) or self)
+    monkeypatch.setattr(bfloat16.Float32Products, "__exit__", lambda *_: None)
     train(Toy(), TrainingConfig(**PLAIN | {"precision": precision}), 0, tmp_path)
     messages = [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning]
-    assert messages == (["training.precision: this processor multiplies bfloat16 at 0.02 times float32's rate; set it to 'float32'"] if warned else [])
+    assert len(messages) == emulated and all("at 0.02 times float32's rate" in message for message in messages)
+    assert len(calls) == 2 * PLAIN["steps"] * emulated, "around both passes of every step"
+
+
+def test_emulated_products_are_float32_s_rounded():
+    a, b, c = (torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(k)).bfloat16() for k in range(3))
+    out, total = torch.empty_like(c), c.clone()
+    with bfloat16.Float32Products():
+        found = [a[0] @ b[0], torch.addmm(c[0, 0], a[0], b[0]), a @ b, torch.baddbmm(c, a, b), torch.bmm(a, b, out=out), total.baddbmm_(a, b)]
+        assert (a[0].float() @ b[0].float()).dtype == torch.float32 and torch.equal(a + b, torch.add(a, b))
+    a, b, c = a.float(), b.float(), c.float()
+    expected = [a[0] @ b[0], c[0, 0] + a[0] @ b[0], a @ b, c + a @ b, a @ b, c + a @ b]
+    for product, whole in zip([*found, out, total], [*expected, *expected[-2:]]):
+        assert product.dtype == torch.bfloat16
+        torch.testing.assert_close(product.float(), whole, rtol=2**-8, atol=1e-6)
+    assert torch.equal(found[0], expected[0].bfloat16()) and found[4] is out and found[5] is total
+
+
+def test_emulated_convolutions_and_their_gradients():
+    x, w = torch.randn(2, 3, 8, 8), torch.randn(5, 3, 3, 3)
+    half = [t.bfloat16().requires_grad_() for t in (x, w)]
+    single = [t.detach().float().requires_grad_() for t in half]
+    with bfloat16.Float32Products():
+        y = torch.conv2d(*half, padding=1)
+        y.sum().backward()
+    expected = torch.conv2d(*single, padding=1)
+    expected.sum().backward()
+    assert torch.equal(y, expected.bfloat16()) and all(torch.equal(h.grad, s.grad.bfloat16()) for h, s in zip(half, single))
 
 
 class Squares(Toy):

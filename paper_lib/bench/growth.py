@@ -28,7 +28,7 @@ METHODS = ("vanilla", "IN")
 
 
 def bench(quick: bool) -> Report:
-    base, batch, axes, repeats = (TINY, 2, QUICK, 1) if quick else (SMALL, BATCH, AXES, 5)
+    base, batch, axes, repeats = (TINY, 2, QUICK, 1) if quick else (SMALL, BATCH, AXES, 4)
     cases = [(axis, value, method) for axis, (_, values) in axes.items() for value in values for method in METHODS]
     steps = {(axis, value, method): _step(base, batch, axes[axis][0], value, method) for axis, value, method in cases}
     seconds = alternate(steps, repeats, "growth")

@@ -47,7 +47,8 @@ class TrainingConfig:
     decay_steps      multiply the learning rates by 0.5^(step / decay_steps), as Locatello et al. do
     log_every        steps between rows of metrics.csv
     eval_every       steps between evaluations and checkpoints; a multiple of log_every
-    precision        "bfloat16" takes the loss under autocast; weights, and evaluation, stay "float32"
+    precision        "bfloat16" takes the loss under autocast, emulated where a processor has no such products (see `bfloat16`); weights, and evaluation,
+                     stay "float32"
     compile          the loss with torch.compile
     deterministic    deterministic algorithms only, an error where there is none
 

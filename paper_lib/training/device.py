@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from paper_lib.machine import bfloat16_gain
 
 SHARE = 0.5  # of a GPU's free memory that a data set may take
 
@@ -64,13 +61,6 @@ def deterministic(asked: bool, device: str) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-
-def check_precision(precision: str, device: str) -> None:
-    """RuntimeWarning, with the remedy, where bfloat16 would make training slower."""
-    if precision == "bfloat16" and torch.device(device).type == "cpu" and bfloat16_gain() < 1:
-        gain = f"{bfloat16_gain():.2g} times float32's rate"
-        warnings.warn(f"training.precision: this processor multiplies bfloat16 at {gain}; set it to 'float32'", RuntimeWarning, stacklevel=2)
 
 
 def check_compiler(device: str) -> None:

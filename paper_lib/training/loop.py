@@ -18,9 +18,10 @@ from paper_lib.files import whole
 from paper_lib.memory import keep_freed_memory
 from paper_lib.progress import bar
 from paper_lib.training import parallel
+from paper_lib.training.bfloat16 import bfloat16_products
 from paper_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from paper_lib.training.config import TrainingConfig
-from paper_lib.training.device import OnDevice, check_compiler, check_precision, deterministic, in_step, resident, to_device
+from paper_lib.training.device import OnDevice, check_compiler, deterministic, in_step, resident, to_device
 from paper_lib.training.schedules import HalveOnPlateau, exponential, linear_warmup
 
 
@@ -72,7 +73,7 @@ def _train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: 
     if checkpoint.exists():
         info = load_checkpoint(checkpoint, model, optimizer)
         step, rows, seconds, decay.state = info["step"], info["rows"], info["seconds"], info["decay"]
-    check_precision(config.precision, device)
+    products = bfloat16_products(config.precision, device)
     loss_of = _Loss(task, config, device)
     if config.compile:
         check_compiler(device)
@@ -91,7 +92,8 @@ def _train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: 
         for group, spec in zip(optimizer.param_groups, task.groups):
             group["lr"] = spec["lr"] * decay.factor * (warmup if spec["warmup"] else 1.0) * exponential(step, config.decay_steps)
 
-        loss, logs = loss_of(batch, step)
+        with products:
+            loss, logs = loss_of(batch, step)
         losses.append(loss.detach())
         logged = (step + 1) % config.log_every == 0 or step + 1 == config.steps
         if logged or in_step(device):
@@ -105,7 +107,8 @@ def _train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: 
                 interval.drop(late)
                 break
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with products:
+            loss.backward()
         norms = {f"grad_norm_{name}": _norm(watched) for name, watched in (task.watched | {"all": parameters}).items()}
         if config.clip:
             clip_gradients(parameters, config.clip)
