@@ -454,10 +454,10 @@ def test_emulated_products_are_float32_s_rounded():
     a, b, c = (torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(k)).bfloat16() for k in range(3))
     out, total = torch.empty_like(c), c.clone()
     with bfloat16.Float32Products():
-        found = [a[0] @ b[0], torch.addmm(c[0, 0], a[0], b[0]), a @ b, torch.baddbmm(c, a, b), torch.bmm(a, b, out=out), total.baddbmm_(a, b)]
+        found = [a[0] @ b[0], torch.addmm(c[0, 0], a[0], b[0], beta=2, alpha=3), a @ b, torch.baddbmm(c, a, b), torch.bmm(a, b, out=out), total.baddbmm_(a, b)]
         assert (a[0].float() @ b[0].float()).dtype == torch.float32 and torch.equal(a + b, torch.add(a, b))
     a, b, c = a.float(), b.float(), c.float()
-    expected = [a[0] @ b[0], c[0, 0] + a[0] @ b[0], a @ b, c + a @ b, a @ b, c + a @ b]
+    expected = [a[0] @ b[0], 2 * c[0, 0] + 3 * a[0] @ b[0], a @ b, c + a @ b, a @ b, c + a @ b]
     for product, whole in zip([*found, out, total], [*expected, *expected[-2:]]):
         assert product.dtype == torch.bfloat16
         torch.testing.assert_close(product.float(), whole, rtol=2**-8, atol=1e-6)

@@ -40,10 +40,10 @@ class Float32Products(TorchDispatchMode):
     """
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
         product = PRODUCTS.get(function) or IN_PLACE.get(function)
         if product is None or not any(isinstance(a, Tensor) and a.dtype == torch.bfloat16 for a in args):
             return function(*args, **kwargs)
-        result = product(*tree_map_only(Tensor, Tensor.float, args))
-        out = args[0] if function in IN_PLACE else kwargs.get("out")
+        out = args[0] if function in IN_PLACE else kwargs.pop("out", None)
+        result = product(*tree_map_only(Tensor, Tensor.float, args), **kwargs)
         return tree_map_only(Tensor, Tensor.bfloat16, result) if out is None else out.copy_(result)
