@@ -1,4 +1,4 @@
-"""Dropout, at an eighth of the cost on a CPU."""
+"""Dropout, at a fifth of the cost on a CPU."""
 
 from __future__ import annotations
 
