@@ -14,9 +14,7 @@ from paper_lib.models import SLATE
 from paper_lib.progress import bar
 from paper_lib.training.dvae import to_uint8
 from paper_lib.training.loop import to_float
-from paper_lib.training.slate import SLATERun, regenerate
-
-BATCH = 64
+from paper_lib.training.slate import SLATERun, images_at_once, regenerate
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,13 @@ def measure(config: RegenerationRun, weights: dict[str, Tensor], device: str = "
     model.to(device).eval()
     test = config.slate.data.load("test")
     count = len(test) if config.images is None else min(config.images, len(test))
+    batch = images_at_once(model)
     rows, pictures, floors = [], [], []
     with bar(count, "regenerate", "image") as progress:
-        for start in range(0, count, BATCH):
-            chosen = slice(start, min(start + BATCH, count))
+        for start in range(0, count, batch):
+            chosen = slice(start, min(start + batch, count))
             image = to_float(test.images[chosen])
-            floor, recon, attn = (x.cpu() for x in regenerate(model, image))
+            floor, recon, attn = (x.cpu() for x in regenerate(model, image, start))
             error = (image - recon).square().sum(1)
             scores = {"mse": error.sum((1, 2)), "mse_dvae": (image - floor).square().sum((1, 2, 3))}
             if test.masks is not None:

@@ -11,11 +11,12 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from paper_lib import data, experiments, regeneration, runs
+from paper_lib import data, experiments, memory, regeneration, runs
 from paper_lib.metrics import ignorant_scores
 from paper_lib.models import SLATE
 from paper_lib.models.dvae import DVAE
 from paper_lib.regeneration import RegenerationRun, measure
+from paper_lib.training import slate
 from paper_lib.training.config import DataConfig
 from paper_lib.training.slate import SLATETask, regenerate
 from paper_lib.training.slots import slot_noise
@@ -111,16 +112,25 @@ def test_it_is_the_same_again(smoke, colours):
     assert first.equals(second) and final == again
 
 
-def test_batches(smoke, colours, monkeypatch):
-    """An image's slots start from the noise of its place in its batch: the first batch is what it was, and the rest is of the model all the same."""
+@pytest.mark.parametrize("batch", [4, 3, 1])
+def test_images_score_the_same_however_many_are_regenerated_together(smoke, colours, monkeypatch, batch):
     whole, _ = scored(smoke)
-    monkeypatch.setattr(regeneration, "BATCH", 4)
+    monkeypatch.setattr(regeneration, "images_at_once", lambda model: batch)
     split, final = scored(smoke)
     assert len(whole) > 4 and split["image"].tolist() == whole["image"].tolist() and final["images"] == len(whole)
-    np.testing.assert_allclose(split.loc[:3], whole.loc[:3], rtol=1e-4)
-    np.testing.assert_allclose(split["mse_dvae"], whole["mse_dvae"], rtol=1e-4)
-    images, recon, _ = by_hand(smoke.IN, batch=4)
-    np.testing.assert_allclose(split["mse"], (images - recon).square().sum((1, 2, 3)), rtol=1e-4)
+    for column in ("mse", "mse_dvae", "foreground_ari"):
+        np.testing.assert_allclose(split[column], whole[column], rtol=1e-4)
+
+
+def test_as_many_together_as_a_quarter_of_the_memory_holds(smoke, monkeypatch):
+    """16 tokens of a vocabulary of 16, one block of size 16: 512 numbers are kept, and decoding takes 3 * 256 and three times 64 places of 256 channels."""
+    model = SLATE(smoke.IN.config.model)
+    bytes_each = 4 * (512 + 3 * 256 + 3 * 64 * 256)
+    for free, count in [(4 * 10 * bytes_each, 10), (4 * 10 * bytes_each - 1, 9), (0, 1), (10**12, 256)]:
+        monkeypatch.setattr(slate, "free_memory", lambda device, free=free: free)
+        assert slate.images_at_once(model) == count
+    monkeypatch.undo()
+    assert memory.free_memory("cpu") > 2**20
 
 
 def test_more_images_than_there_are(smoke, colours):

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paper_lib.memory import free_memory
+
 SHARE = 0.5  # of a GPU's free memory that a data set may take
 
 
@@ -30,7 +32,7 @@ class OnDevice:
 
 def resident(images: np.ndarray, device: str) -> np.ndarray | OnDevice:
     """The images on a GPU, if they fit beside a model; where they are, if they do not, or on a CPU."""
-    if torch.device(device).type != "cuda" or images.nbytes > SHARE * torch.cuda.mem_get_info(device)[0]:
+    if torch.device(device).type != "cuda" or images.nbytes > SHARE * free_memory(device):
         return images
     return OnDevice(images, device)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paper_lib.memory import free_memory
 from paper_lib.models import SLATE, SLATEConfig
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.dvae import DVAERun, code_usage, to_uint8
@@ -115,8 +116,9 @@ class SLATETask(Task):
     def final(self) -> dict[str, float]:
         """Regenerated from the slots token by token: squared error on test images, beside the floor that the dVAE sets."""
         ours = floor = 0.0
-        for image in self.test.split(64):
-            decoded, recon, _ = regenerate(self.model, image)
+        batch = images_at_once(self.model)
+        for first, image in zip(range(0, len(self.test), batch), self.test.split(batch)):
+            decoded, recon, _ = regenerate(self.model, image, first)
             ours += (image.to(recon.device) - recon).square().sum().item()
             floor += (image.to(recon.device) - decoded).square().sum().item()
         return {"test_mse": ours / len(self.test), "test_mse_dvae": floor / len(self.test), "test_images": len(self.test)}
@@ -134,10 +136,20 @@ class SLATETask(Task):
         return self.model.out.weight.device
 
 
+def images_at_once(model: SLATE) -> int:
+    """How many images to regenerate together: what a quarter of the free memory holds, one at least and 256 at most. The more, the less each of them takes."""
+    c, tokens = model.config, model.num_tokens
+    cached = 2 * c.num_dec_blocks * tokens * c.d_model  # keys and values
+    decoded = 3 * tokens * c.vocab_size + 3 * 4 * tokens * 256  # one-hot tokens, in integers of twice the size first; the widest layer with its copies
+    return max(1, min(256, free_memory(model.out.weight.device) // 4 // (4 * (cached + decoded))))
+
+
 @torch.no_grad()
-def regenerate(model: SLATE, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def regenerate(model: SLATE, image: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """image (B, 3, H, W) -> what the dVAE makes of its most likely tokens, and of those that are generated from the slots, one by one, both (B, 3, H, W);
-    the masks (B, tokens, slots). The slots start from the same draws every time."""
+    the masks (B, tokens, slots). Slots start from 64 draws that images take in turn, `first` being the first image's place in its data set: the same
+    every time, and however many images are regenerated together."""
     tokens = model.tokenize(image.to(model.out.weight.device))
-    out = model.infer_slots(tokens, slot_noise(model.slot_attn, len(image), seed=0))
+    noise = slot_noise(model.slot_attn, 64, seed=0)[torch.arange(first, first + len(image)) % 64]
+    out = model.infer_slots(tokens, noise)
     return model.decode_tokens(tokens), model.decode_tokens(model.generate_tokens(out.slots)), out.attn
