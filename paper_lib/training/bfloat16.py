@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import nullcontext
 
 import torch
@@ -25,12 +24,8 @@ def is_emulated(precision: str, device: str) -> bool:
 
 
 def bfloat16_products(precision: str, device: str):
-    """The context in which a training step's passes run: `Float32Products`, with a warning, where the precision is emulated; else none."""
-    if not is_emulated(precision, device):
-        return nullcontext()
-    gain = f"multiplies bfloat16 at {bfloat16_gain():.2g} times float32's rate"
-    warnings.warn(f"training.precision: this processor {gain}; float32's products are rounded instead, and no time is gained", RuntimeWarning, stacklevel=2)
-    return Float32Products()
+    """The context in which a training step's passes run: `Float32Products` where the precision is emulated, else none."""
+    return Float32Products() if is_emulated(precision, device) else nullcontext()
 
 
 class Float32Products(TorchDispatchMode):

@@ -18,7 +18,7 @@ from paper_lib.files import whole
 from paper_lib.memory import keep_freed_memory
 from paper_lib.progress import bar
 from paper_lib.training import parallel
-from paper_lib.training.bfloat16 import bfloat16_products
+from paper_lib.training.bfloat16 import bfloat16_products, is_emulated
 from paper_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from paper_lib.training.config import TrainingConfig
 from paper_lib.training.device import OnDevice, check_compiler, deterministic, in_step, resident, to_device
@@ -81,6 +81,7 @@ def _train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: 
     loss_of = parallel.synchronised(loss_of)
 
     started = time.perf_counter()
+    description += " (bfloat16 emulated)" if is_emulated(config.precision, device) else ""
     progress = bar(config.steps, description, "step", initial=step) if parallel.is_first() else tqdm(disable=True)
     interval = _Interval()
     losses: list[Tensor] = []  # that nobody has looked at yet
