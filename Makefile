@@ -24,7 +24,7 @@ $(DONE): pyproject.toml
 	@touch $(DONE)
 
 figures: setup
-	@$(BIN)/python -m paper_lib.batch $(PROFILE) --jobs $(JOBS) --device $(DEVICE) $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python -m paper_lib.paper.batch $(PROFILE) --jobs $(JOBS) --device $(DEVICE) $(if $(ONLY),--only $(ONLY))
 
 test: setup
 	$(BIN)/ruff check .
@@ -38,7 +38,7 @@ lab: setup
 
 bench: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	@OMP_NUM_THREADS=1 $(BIN)/python -m paper_lib.bench
+	@OMP_NUM_THREADS=1 $(BIN)/python -m bench
 
 # for maintainers: replay the committed results into the stored notebooks, figures/cpu and results/cpu/tables
 stored: setup

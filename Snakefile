@@ -6,7 +6,8 @@
 
 from pathlib import Path
 
-from paper_lib import experiments, plots, runs
+from paper_lib.paper import experiments, plots
+from paper_lib import runs
 
 PROFILE = config.get("profile", "quick")
 DEVICE = config.get("device", "cpu")

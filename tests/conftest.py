@@ -8,12 +8,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from paper_lib import experiments, runs
+from paper_lib import runs
+from paper_lib.paper import experiments
 
 
 def places(root, data=None):
     """Environment variables that put everything under `root`."""
-    variables = {"PAPER_RESULTS": root / "results", "PAPER_TABLES": root / "results", "PAPER_FIGURES": root / "figures", "PAPER_DATA": data or root / "data"}
+    variables = {
+        "PAPER_RESULTS": root / "results",
+        "PAPER_TABLES": root / "results",
+        "PAPER_FIGURES": root / "figures",
+        "PAPER_DATA": data or root / "data",
+    }
     return {name: str(path) for name, path in variables.items()}
 
 
@@ -45,7 +51,11 @@ def smoke(root):
         found = runs.get_all(experiments.vanilla_and_implicit(setting), setting)
         measured = runs.get(experiments.complexity(setting), setting)
         return SimpleNamespace(
-            setting=setting, dvae=runs.get(experiments.dvae(setting), setting), vanilla=found["vanilla"][0], IN=found["IN"][0], complexity=measured
+            setting=setting,
+            dvae=runs.get(experiments.dvae(setting), setting),
+            vanilla=found["vanilla"][0],
+            IN=found["IN"][0],
+            complexity=measured,
         )
 
 
@@ -62,11 +72,15 @@ def settled(root):
 def process():
     """process(function, *arguments) starts a real process (to be killed, or to compete); torch is imported once for all of them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["paper_lib.runs", "torch._dynamo"])  # which DistributedDataParallel imports
+    context.set_forkserver_preload(
+        ["paper_lib.runs", "torch._dynamo"]
+    )  # which DistributedDataParallel imports
     started = []
 
     def start(function, *arguments):
-        started.append(context.Process(target=_in_process, args=(dict(os.environ), function, *arguments)))
+        started.append(
+            context.Process(target=_in_process, args=(dict(os.environ), function, *arguments))
+        )
         started[-1].start()
         return started[-1]
 

@@ -9,10 +9,19 @@ import pandas as pd
 import pytest
 import torch
 
-from paper_lib import bench
-from paper_lib.bench import __main__ as command
-from paper_lib.bench import generation, growth, others, slot_attention, solvers, spectral_norm, timing, training_step
-from paper_lib.bench.apart import Apart
+import bench
+from bench import __main__ as command
+from bench import (
+    generation,
+    growth,
+    others,
+    slot_attention,
+    solvers,
+    spectral_norm,
+    timing,
+    training_step,
+)
+from bench.apart import Apart
 from paper_lib.models import SLATE
 from paper_lib.models.causal_attention import causal_attention
 
@@ -42,13 +51,22 @@ def test_each_writes_its_report(name, tmp_path, capsys):
     command.main([name, "--quick", "--out", str(tmp_path)])
     assert capsys.readouterr().out.startswith(str(tmp_path / f"{name}.md"))
     text = (tmp_path / f"{name}.md").read_text()
-    assert text.startswith("# ") and f"python -m paper_lib.bench {name}" in text and f"torch {torch.__version__.split('+')[0]}" in text and "commit" in text
+    assert (
+        text.startswith("# ")
+        and f"python -m bench {name}" in text
+        and f"torch {torch.__version__.split('+')[0]}" in text
+        and "commit" in text
+    )
     found = tables(text)
     assert found and all(len(table) for table in found)
     for table in found:
-        for column in table.columns.intersection(["median_ms", "ms_per_step", "gflop", "IN_backward_growth"]):
+        for column in table.columns.intersection(
+            ["median_ms", "ms_per_step", "gflop", "IN_backward_growth"]
+        ):
             assert (table[column].astype(float) > 0).all(), column
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == ([".md", ".pdf", ".png"] if name == "growth" else [".md"])
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == (
+        [".md", ".pdf", ".png"] if name == "growth" else [".md"]
+    )
 
 
 def touch(path: Path):
@@ -79,7 +97,11 @@ def test_a_contestant_in_a_process_of_its_own(tmp_path):
 
 
 def test_every_module_is_in_the_list():
-    modules = {path.stem for path in Path(bench.__path__[0]).glob("*.py") if "def bench(" in path.read_text()}
+    modules = {
+        path.stem
+        for path in Path(bench.__path__[0]).glob("*.py")
+        if "def bench(" in path.read_text()
+    }
     assert modules == set(command.BENCHMARKS)
 
 
@@ -91,13 +113,24 @@ def test_an_unknown_name(capsys):
 
 def test_contestants_take_turns_and_the_first_round_is_not_kept():
     turns = []
-    seconds = timing.alternate({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, 3, "")
-    assert turns == ["a", "b"] * 4 and {name: len(taken) for name, taken in seconds.items()} == {"a": 3, "b": 3}
+    seconds = timing.alternate(
+        {"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, 3, ""
+    )
+    assert turns == ["a", "b"] * 4 and {name: len(taken) for name, taken in seconds.items()} == {
+        "a": 3,
+        "b": 3,
+    }
 
 
 def test_ratios_are_of_medians():
-    table = timing.compare({"slow": np.array([4.0, 2.0, 9.0]), "fast": np.array([1.0, 1.0, 100.0])}, "slow").set_index("contestant")
-    assert table.loc["fast", "ratio"] == 0.25 and table.loc["slow", "ratio"] == 1 and table.loc["slow", "median_ms"] == 4000
+    table = timing.compare(
+        {"slow": np.array([4.0, 2.0, 9.0]), "fast": np.array([1.0, 1.0, 100.0])}, "slow"
+    ).set_index("contestant")
+    assert (
+        table.loc["fast", "ratio"] == 0.25
+        and table.loc["slow", "ratio"] == 1
+        and table.loc["slow", "median_ms"] == 4000
+    )
     assert table.loc["slow", "q25_ms"] == 3000 and table.loc["slow", "q75_ms"] == 6500
 
 
@@ -114,7 +147,9 @@ def test_generation_without_a_cache_is_the_same_generation():
     torch.manual_seed(0)
     model = SLATE(training_step.TINY).eval()
     slots = torch.randn(2, training_step.TINY.num_slots, training_step.TINY.slot_size)
-    assert torch.equal(generation.generate_without_cache(model, slots), model.generate_tokens(slots))
+    assert torch.equal(
+        generation.generate_without_cache(model, slots), model.generate_tokens(slots)
+    )
 
 
 def test_operations_are_counted_by_the_image():
@@ -126,7 +161,9 @@ def test_operations_are_counted_by_the_image():
 def test_products_in_place_are_counted():
     """Attention in one block, 16 queries with 16 keys of size 8 in 2 heads: the gradient of keys and of values is as many operations as each product."""
     q, k, v = (torch.rand(1, 2, 16, 8, requires_grad=True) for _ in range(3))
-    attention = lambda image: training_step.Step(lambda: causal_attention(q, k, v, 0.1).sum(), torch.optim.Adam([q]), None)  # noqa: E731
+    attention = lambda image: training_step.Step(
+        lambda: causal_attention(q, k, v, 0.1).sum(), torch.optim.Adam([q]), None
+    )  # noqa: E731
     assert training_step.flops(attention, torch.rand(1, 1)) == 6 * (2 * 2 * 16 * 16 * 8)
 
 
@@ -138,7 +175,9 @@ def test_a_step_trains_what_it_says(frozen):
     step()
     assert any(not torch.equal(p, old) for p, old in zip(parameters, before))
     dvae = sum(p.numel() for p in SLATE(training_step.TINY).dvae.parameters())
-    assert sum(p.numel() for p in parameters) + frozen * dvae == sum(p.numel() for p in SLATE(training_step.TINY).parameters())
+    assert sum(p.numel() for p in parameters) + frozen * dvae == sum(
+        p.numel() for p in SLATE(training_step.TINY).parameters()
+    )
 
 
 @pytest.mark.parametrize("gain", [0.02, 4.0])
@@ -147,7 +186,9 @@ def test_bfloat16_is_timed_where_the_processor_has_it(monkeypatch, gain):
     report = training_step.bench(quick=True)
     table = next(part for part in report.parts if isinstance(part, pd.DataFrame))
     assert table["contestant"].str.contains("bfloat16").any() == (gain > 1)
-    assert ("**it is left out**" in report.parts[0]) == (gain < 1) and f"at {gain:g} times float32's rate" in report.parts[0]
+    assert ("**it is left out**" in report.parts[0]) == (
+        gain < 1
+    ) and f"at {gain:g} times float32's rate" in report.parts[0]
 
 
 def test_bfloat16_is_autocast():
@@ -156,20 +197,31 @@ def test_bfloat16_is_autocast():
     losses = []
     for bfloat16 in (False, True):
         torch.manual_seed(1)
-        losses.append(training_step.our_step(training_step.TINY, image, True, state, bfloat16).loss().item())
-    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)  # rounding changes some of the tokens that are drawn
+        losses.append(
+            training_step.our_step(training_step.TINY, image, True, state, bfloat16).loss().item()
+        )
+    assert (
+        losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)
+    )  # rounding changes some of the tokens that are drawn
 
 
 def test_solvers_are_measured_at_what_they_return():
     f, z0 = solvers.random_cell(2, 16, 3, 16)
     table = solvers.measure(f, z0, None, 1e-9, 5, 1, "").set_index("contestant")
     assert list(table.index) == ["plain iteration", "Broyden, ours", "Anderson, ours"]
-    assert (table["evaluations"] == 6).all() and (0 < table["residual_mean"]).all() and (table["residual_mean"] <= table["residual_max"]).all()
+    assert (
+        (table["evaluations"] == 6).all()
+        and (0 < table["residual_mean"]).all()
+        and (table["residual_mean"] <= table["residual_max"]).all()
+    )
 
 
 def test_the_spectral_norm_is_that_of_the_dense_jacobian():
     table = spectral_norm.bench(quick=True).parts[1].set_index("contestant")
-    assert table.loc["spectral_norm, tol 0.001", "relative_error"] < 1e-3 and table.loc[spectral_norm.EXACT, "relative_error"] == 0
+    assert (
+        table.loc["spectral_norm, tol 0.001", "relative_error"] < 1e-3
+        and table.loc[spectral_norm.EXACT, "relative_error"] == 0
+    )
 
 
 def test_without_the_package_slot_attention_is_timed_alone():

@@ -6,8 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from paper_lib import claims
-from paper_lib.claims import Claim, bootstrap_mean, exponent, judge_complexity, largest_rise, last, sentence, thirds
+from paper_lib.paper import claims
+from paper_lib.paper.claims import (
+    Claim,
+    bootstrap_mean,
+    exponent,
+    judge_complexity,
+    largest_rise,
+    last,
+    sentence,
+    thirds,
+)
 
 NAN, INF = math.nan, math.inf
 
@@ -36,10 +45,16 @@ NAN, INF = math.nan, math.inf
 def test_verdicts(values, below, verdict):
     row = Claim("C0", "words", "statistic", 1.0, below).judge(values)
     assert row["verdict"] == verdict
-    assert row["seeds"] == np.isfinite(values).sum() and row["holds if"] == ("< 1" if below else "> 1")
+    assert row["seeds"] == np.isfinite(values).sum() and row["holds if"] == (
+        "< 1" if below else "> 1"
+    )
     assert (row[""], row["the claim"], row["statistic"]) == ("C0", "words", "statistic")
     text = sentence(row)
-    assert f"C0, words: {verdict} at this scale" in text and f"over {row['seeds']} seed(s)" in text and row["95% interval"] in text
+    assert (
+        f"C0, words: {verdict} at this scale" in text
+        and f"over {row['seeds']} seed(s)" in text
+        and row["95% interval"] in text
+    )
 
 
 def test_the_numbers_of_a_row():
@@ -49,7 +64,13 @@ def test_the_numbers_of_a_row():
 
 def test_the_claims_thresholds():
     """Written before the runs: they don't move."""
-    judged = [claims.C1_VANILLA_GROWS, claims.C1_IMPLICIT_STAYS, claims.C1_TRAINS_BETTER, claims.C4_CLOSE_TO_ZERO, claims.C4_STABLE]
+    judged = [
+        claims.C1_VANILLA_GROWS,
+        claims.C1_IMPLICIT_STAYS,
+        claims.C1_TRAINS_BETTER,
+        claims.C4_CLOSE_TO_ZERO,
+        claims.C4_STABLE,
+    ]
     assert [(c.number, c.threshold, c.below) for c in judged] == [
         ("C1", 1.25, False), ("C1", 1.25, True), ("C1", 0.8, True), ("C4", 0.1, True), ("C4", 1.5, True)
     ]  # fmt: skip
@@ -91,21 +112,38 @@ def every_claim():
 
 def test_the_thresholds_of_the_sweeps_claims():
     """These neither, and there are no others."""
-    found = {name: (c.number, c.threshold, c.below) for name, c in every_claim().items() if c.number not in ("C1", "C4")}
+    found = {
+        name: (c.number, c.threshold, c.below)
+        for name, c in every_claim().items()
+        if c.number not in ("C1", "C4")
+    }
     assert found == SWEPT and len(every_claim()) == len(SWEPT) + 5
 
 
 def test_names_are_filled_in():
     claim = Claim("C0", "{who} is lower on {data}", "loss of {who}", 0.5, True)
     about = claim.about(who="implicit", data="photos", more="unused")
-    assert about == Claim("C0", "implicit is lower on photos", "loss of implicit", 0.5, True) and claim.words == "{who} is lower on {data}"
+    assert (
+        about == Claim("C0", "implicit is lower on photos", "loss of implicit", 0.5, True)
+        and claim.words == "{who} is lower on {data}"
+    )
     with pytest.raises(KeyError, match="data"):
         claim.about(who="implicit")
-    names = dict(tricks="with all tricks", data="photos", trick="clipping", method="vanilla", n=7, t="inf", most=11)
+    names = dict(
+        tricks="with all tricks",
+        data="photos",
+        trick="clipping",
+        method="vanilla",
+        n=7,
+        t="inf",
+        most=11,
+    )
     for name, claim in every_claim().items():
         row = claim.about(**names).judge([0.5])
         assert not any(bracket in sentence(row) for bracket in "{}"), name
-        assert all(text and text != "with all tricks" for text in (row["the claim"], row["statistic"]))
+        assert all(
+            text and text != "with all tricks" for text in (row["the claim"], row["statistic"])
+        )
 
 
 def test_bootstrap():
@@ -114,7 +152,9 @@ def test_bootstrap():
     mean, low, high = bootstrap_mean(values)
     assert (mean, low, high) == bootstrap_mean(values) and (np.random.get_state()[1] == state).all()
     assert mean == 4.0 and 1.0 <= low < mean < high <= 9.0
-    assert bootstrap_mean(np.array([3.0])) == (3.0, 3.0, 3.0) and all(map(math.isnan, bootstrap_mean(np.array([]))))
+    assert bootstrap_mean(np.array([3.0])) == (3.0, 3.0, 3.0) and all(
+        map(math.isnan, bootstrap_mean(np.array([])))
+    )
     narrow = bootstrap_mean(values, level=0.5)
     assert low < narrow[1] < narrow[2] < high
 
@@ -124,8 +164,16 @@ def test_the_interval_is_as_wide_as_it_should_be():
     values = np.random.default_rng(1).normal(5, 2, 400)
     mean, low, high = bootstrap_mean(values)
     error = values.std() / 20
-    assert low == pytest.approx(mean - 1.96 * error, abs=0.1 * error) and high == pytest.approx(mean + 1.96 * error, abs=0.1 * error)
-    covered = [low <= 0 <= high for _, low, high in (bootstrap_mean(np.random.default_rng(k).normal(0, 1, 30), draws=1_000) for k in range(200))]
+    assert low == pytest.approx(mean - 1.96 * error, abs=0.1 * error) and high == pytest.approx(
+        mean + 1.96 * error, abs=0.1 * error
+    )
+    covered = [
+        low <= 0 <= high
+        for _, low, high in (
+            bootstrap_mean(np.random.default_rng(k).normal(0, 1, 30), draws=1_000)
+            for k in range(200)
+        )
+    ]
     assert 0.89 < np.mean(covered) < 0.98
 
 
@@ -138,7 +186,10 @@ def curve(function, steps=range(100, 3_001, 100)):
     [
         (curve(lambda s: 7), 1),
         (curve(lambda s: 4 if s > 2_000 else 2), 2),
-        (curve(lambda s: 2 if s <= 1_000 else 100 if s <= 2_000 else 3), 1.5),  # the middle third doesn't count
+        (
+            curve(lambda s: 2 if s <= 1_000 else 100 if s <= 2_000 else 3),
+            1.5,
+        ),  # the middle third doesn't count
         (curve(lambda s: s), 2_550 / 550),
         (curve(lambda s: 1 if s % 200 else NAN), 1),
     ],
@@ -149,7 +200,9 @@ def test_thirds(values, ratio):
 
 def test_thirds_of_too_little():
     assert math.isnan(thirds(curve(lambda s: NAN))) and math.isnan(thirds(pd.Series(dtype=float)))
-    assert math.isnan(thirds(curve(lambda s: 1, [100]))), "a run that was evaluated once has no first third"
+    assert math.isnan(thirds(curve(lambda s: 1, [100]))), (
+        "a run that was evaluated once has no first third"
+    )
     # a diverged run's thirds are of what it had
     assert thirds(curve(lambda s: NAN if s > 900 else 4 if s > 600 else 2)) == 2
 
@@ -157,7 +210,9 @@ def test_thirds_of_too_little():
 @pytest.mark.parametrize("part, mean", [(0.1, 2_900), (1 / 3, 2_550), (1.0, 1_550), (1e-6, 3_000)])
 def test_last(part, mean):
     assert last(curve(lambda s: s), part) == pytest.approx(mean)
-    assert last(curve(lambda s: s if s <= 3_000 else NAN, range(100, 4_001, 100)), part) == pytest.approx(mean), "counted from where the curve ends"
+    assert last(
+        curve(lambda s: s if s <= 3_000 else NAN, range(100, 4_001, 100)), part
+    ) == pytest.approx(mean), "counted from where the curve ends"
     assert math.isnan(last(curve(lambda s: NAN), part))
 
 
@@ -170,7 +225,10 @@ def test_last(part, mean):
         ([9, 4, 6, 1, 2], 2),  # the first rise; the second is smaller
         ([9, 4, 6, 1, 2, 5], 4),
         ([6, 3, 5, 4, 7, 6.5], 4),  # above the best so far, however many small steps it takes
-        ([5, NAN, 2, NAN, 3, NAN], 1),  # only evaluated now and then; what comes after the end is not there
+        (
+            [5, NAN, 2, NAN, 3, NAN],
+            1,
+        ),  # only evaluated now and then; what comes after the end is not there
         ([4], 0),
     ],
 )
@@ -181,7 +239,9 @@ def test_largest_rise(values, rise):
 
 
 def test_largest_rise_of_nothing():
-    assert math.isnan(largest_rise(pd.Series(dtype=float))) and math.isnan(largest_rise(curve(lambda s: NAN)))
+    assert math.isnan(largest_rise(pd.Series(dtype=float))) and math.isnan(
+        largest_rise(curve(lambda s: NAN))
+    )
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
@@ -189,7 +249,9 @@ def test_exponent(power):
     n = [1, 2, 4, 8, 16, 32, 64]
     assert exponent(curve(lambda k: 3 * k**power, n)) == pytest.approx(power, abs=1e-9)
     # fixed costs, which rule at small n, are in the lower half
-    assert exponent(curve(lambda k: 3 * k**power if k >= 8 else 999, n)) == pytest.approx(power, abs=1e-9)
+    assert exponent(curve(lambda k: 3 * k**power if k >= 8 else 999, n)) == pytest.approx(
+        power, abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("value, flat, verdict", [(0.05, True, "supported"), (0.15, True, "not supported"), (-0.2, True, "supported"),
@@ -197,10 +259,14 @@ def test_exponent(power):
 def test_complexity(value, flat, verdict):
     row = judge_complexity("method", "memory", value, flat)
     assert row["verdict"] == verdict and row[""] == "C2" and row["exponent"] == f"{value:.2f}"
-    assert ("constant" if flat else "linear") in row["the claim"] and row["holds if"] == ("< 0.1" if flat else "0.8 to 1.2")
+    assert ("constant" if flat else "linear") in row["the claim"] and row["holds if"] == (
+        "< 0.1" if flat else "0.8 to 1.2"
+    )
 
 
 def test_data_that_cannot_decide_a_claim():
     claim, values = Claim("C0", "words", "statistic", 1.0, True), [0.1, 0.2, 0.3]
     assert claim.judge(values)["verdict"] == "supported"
-    assert claim.judge(values, can_decide=False) == claim.judge(values) | {"verdict": "inconclusive"}
+    assert claim.judge(values, can_decide=False) == claim.judge(values) | {
+        "verdict": "inconclusive"
+    }

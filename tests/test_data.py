@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from bench import renderer as benchmark
 from paper_lib import data
-from paper_lib.data import benchmark, clevr_mirror, scenes
-from paper_lib.data.render import MIRROR_HEIGHT, MIRROR_WIDTH, MIRROR_Y, render
-from paper_lib.data.scenes import Camera, Light, Object, Scene, sample_scene
+from paper_lib.data.generators import clevr as clevr_mirror
+from paper_lib.data.generators import clevr_scenes as scenes
+from paper_lib.data.generators.clevr_renderer import MIRROR_HEIGHT, MIRROR_WIDTH, MIRROR_Y, render
+from paper_lib.data.generators.clevr_scenes import Camera, Light, Object, Scene, sample_scene
 
 TINY = {"size": 16, "samples_per_pixel": 4}
 SIDES = {"large": 0.7, "small": 0.35}
@@ -48,7 +50,9 @@ def run(root, **settings):
     with tempfile.TemporaryFile("w+") as file:
         file.write(script)
         file.seek(0)
-        return subprocess.Popen([sys.executable, "-"], stdin=file, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, "-"], stdin=file, stderr=subprocess.PIPE, text=True
+        )
 
 
 def by_scene(dataset):
@@ -79,7 +83,16 @@ def test_every_property_and_every_count_occurs(many):
     assert {item.shape for item in objects} == {"cube", "sphere", "cylinder"}
     assert {item.size for item in objects} == {"large", "small"}
     assert {item.material for item in objects} == {"rubber", "metal"}
-    assert {item.colour for item in objects} == {"gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"}
+    assert {item.colour for item in objects} == {
+        "gray",
+        "red",
+        "blue",
+        "green",
+        "brown",
+        "purple",
+        "cyan",
+        "yellow",
+    }
     assert {len(sample_scene(0, index, 4, 5).objects) for index in range(12)} == {4, 5}
 
 
@@ -88,10 +101,17 @@ def test_objects_stand_on_the_ground_in_bounds_and_apart(many):
         for item in scene.objects:
             side = SIDES[item.size]
             assert max(abs(item.position[0]), abs(item.position[1])) <= 3
-            assert item.position[2] == pytest.approx(side / 2**0.5 if item.shape == "cube" else side)
+            assert item.position[2] == pytest.approx(
+                side / 2**0.5 if item.shape == "cube" else side
+            )
         for i, a in enumerate(scene.objects):
-            for b in scene.objects[:i]:  # footprints lie inside circles whose radius is the object's size
-                assert np.hypot(*np.subtract(a.position, b.position)[:2]) > SIDES[a.size] + SIDES[b.size]
+            for b in scene.objects[
+                :i
+            ]:  # footprints lie inside circles whose radius is the object's size
+                assert (
+                    np.hypot(*np.subtract(a.position, b.position)[:2])
+                    > SIDES[a.size] + SIDES[b.size]
+                )
 
 
 def test_camera_and_lights_are_jittered(many):
@@ -107,7 +127,12 @@ def test_properties_say_what_the_scene_holds(many):
             np.testing.assert_allclose(row[:3] * 6 - 3, item.position, atol=1e-6)
             names = ["large", "small", "rubber", "metal", "cube", "sphere", "cylinder"]
             names += ["gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"]
-            assert {name for name, on in zip(names, row[3:18], strict=True) if on} == {item.size, item.material, item.shape, item.colour}
+            assert {name for name, on in zip(names, row[3:18], strict=True) if on} == {
+                item.size,
+                item.material,
+                item.shape,
+                item.colour,
+            }
             assert set(row[3:18]) == {0, 1} and row[18] == 1
         assert not rows[len(scene.objects) :].any()
 
@@ -131,10 +156,15 @@ def rendered(many):
 def test_masks_agree_with_the_geometry(rendered):
     direct = total = 0
     for scene, _, mask in rendered:
-        distance = [np.linalg.norm(np.subtract(item.position, scene.camera.origin)) for item in scene.objects]
+        distance = [
+            np.linalg.norm(np.subtract(item.position, scene.camera.origin))
+            for item in scene.objects
+        ]
         for k, item in enumerate(scene.objects, start=1):
             found = mask[pixel(scene.camera, item.position, 64)]
-            assert found > 0 and distance[found - 1] <= distance[k - 1]  # itself, or what stands before it
+            assert (
+                found > 0 and distance[found - 1] <= distance[k - 1]
+            )  # itself, or what stands before it
             direct, total = direct + (found == k), total + 1
     assert direct > 0.9 * total
 
@@ -143,9 +173,17 @@ def test_the_crop_is_that_part_of_the_picture(many):
     """Rows 29 to 221 and columns 64 to 256 of 240x320, of which the whole picture shows columns 40 to 280."""
     for scene in many[:2]:
         whole, mask = render(scene, 240, samples_per_pixel=1, seed=1)
-        part, cropped = render(dataclasses.replace(scene, camera=scene.camera.cropped()), 192, samples_per_pixel=1, seed=1)
+        part, cropped = render(
+            dataclasses.replace(scene, camera=scene.camera.cropped()),
+            192,
+            samples_per_pixel=1,
+            seed=1,
+        )
         np.testing.assert_array_equal(cropped, mask[29:221, 24:216])
-        blocks = [x.reshape(12, 16, 12, 16, 3).mean((1, 3)) for x in (part.astype(float), whole[29:221, 24:216].astype(float))]
+        blocks = [
+            x.reshape(12, 16, 12, 16, 3).mean((1, 3))
+            for x in (part.astype(float), whole[29:221, 24:216].astype(float))
+        ]
         assert np.corrcoef(blocks[0].ravel(), blocks[1].ravel())[0, 1] > 0.995  # but for the noise
 
 
@@ -181,7 +219,9 @@ def test_colours_of_matte_objects_show(rendered):
 
 
 def test_noise_is_small(rendered):
-    differences = [np.var(image / 255 - render(scene, 64, seed=2)[0] / 255) for scene, image, _ in rendered]
+    differences = [
+        np.var(image / 255 - render(scene, 64, seed=2)[0] / 255) for scene, image, _ in rendered
+    ]
     assert 0 < np.sqrt(np.mean(differences)) <= 0.02
 
 
@@ -195,7 +235,10 @@ def test_pictures_are_those_of_this_version():
 
 
 def test_scenes_are_those_of_this_version():
-    text = "\n".join(str([round(v, 6) for v in np.ravel(scenes.properties(sample_scene(1, index), 10)).tolist()]) for index in range(40))
+    text = "\n".join(
+        str([round(v, 6) for v in np.ravel(scenes.properties(sample_scene(1, index), 10)).tolist()])
+        for index in range(40)
+    )
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "58c2bfce6a6b7d3e"
 
 
@@ -203,7 +246,9 @@ def test_shadows_fall_where_the_key_light_does_not_reach():
     ball = Object("sphere", "large", "rubber", "gray", (0.0, 0.0, 0.7), 0.0)
     empty, _ = render(Scene((), CAMERA, (KEY,)), 64, mirror=False)
     image, _ = render(Scene((ball,), CAMERA, (KEY,)), 64, mirror=False)
-    shadow = 0.7 * np.subtract(ball.position, KEY.position) / (6.5 - 0.7) + ball.position  # the ray through its centre, at z = 0
+    shadow = (
+        0.7 * np.subtract(ball.position, KEY.position) / (6.5 - 0.7) + ball.position
+    )  # the ray through its centre, at z = 0
     at = pixel(CAMERA, shadow, 64)
     assert image[at].mean() < 0.6 * empty[at].mean()
 
@@ -223,7 +268,9 @@ def test_the_mirror_shows_the_objects():
     for other in (without_ball, without_mirror):
         assert np.ptp(other[at].astype(int)) < 20  # gray
 
-    corners = [(x, MIRROR_Y, z) for x in (-MIRROR_WIDTH / 2, MIRROR_WIDTH / 2) for z in (0, MIRROR_HEIGHT)]
+    corners = [
+        (x, MIRROR_Y, z) for x in (-MIRROR_WIDTH / 2, MIRROR_WIDTH / 2) for z in (0, MIRROR_HEIGHT)
+    ]
     bottom = project(CAMERA, corners)[:, 1].max() * 64
     change = np.abs(with_ball.astype(int) - without_mirror).mean(axis=2)
     assert change[: int(bottom) - 1].mean() > 5 * change[int(bottom) + 2 :].mean()
@@ -232,7 +279,9 @@ def test_the_mirror_shows_the_objects():
 def test_a_removed_object_changes_only_itself_in_the_mask(many):
     scene = next(scene for scene in many if len(scene.objects) == 3)
     _, mask = render(scene, 64, samples_per_pixel=1)
-    _, fewer = render(dataclasses.replace(scene, objects=scene.objects[:2]), 64, samples_per_pixel=1)
+    _, fewer = render(
+        dataclasses.replace(scene, objects=scene.objects[:2]), 64, samples_per_pixel=1
+    )
     assert np.all(fewer[mask < 3] == mask[mask < 3])
     assert 3 in mask and 3 not in fewer
 
@@ -251,7 +300,10 @@ def test_pictures_depend_on_neither_workers_nor_number_of_scenes(tmp_path):
 
 
 def test_splits_are_disjoint_and_70_15_15(tmp_path):
-    parts = [data.load("clevr_mirror", split, root=tmp_path, num_scenes=20, max_items=1, **TINY) for split in data.SPLITS]
+    parts = [
+        data.load("clevr_mirror", split, root=tmp_path, num_scenes=20, max_items=1, **TINY)
+        for split in data.SPLITS
+    ]
     assert [part.source["split"] for part in parts] == ["train", "validation", "test"]
     assert all(len(part) == 1 for part in parts)
     settings = clevr_mirror.Settings(20, 16, 4, 3, 10, 0, True)
@@ -269,10 +321,16 @@ def test_splits_are_disjoint_and_70_15_15(tmp_path):
 def test_a_dataset_reads_lazily_and_by_item(tmp_path):
     dataset = data.load("clevr_mirror", "val", root=tmp_path, num_scenes=20, seed=5, **TINY)
     assert isinstance(dataset.images, np.memmap) and isinstance(dataset.masks, np.memmap)
-    assert len(dataset) == 3 and dataset.images.shape == (3, 16, 16, 3) and dataset.images.dtype == np.uint8
+    assert (
+        len(dataset) == 3
+        and dataset.images.shape == (3, 16, 16, 3)
+        and dataset.images.dtype == np.uint8
+    )
     assert dataset[1]["mask"].shape == (16, 16) and dataset[1]["properties"].shape == (10, 19)
     assert dataset.tensor().shape == (3, 3, 16, 16)
-    np.testing.assert_array_equal(dataset.tensor([2])[0].permute(1, 2, 0).numpy(), dataset[2]["image"])
+    np.testing.assert_array_equal(
+        dataset.tensor([2])[0].permute(1, 2, 0).numpy(), dataset[2]["image"]
+    )
     assert dataset.source["door"] == "generator" and dataset.source["settings"]["seed"] == 5
     assert dataset.source["version"] == data.version("clevr_mirror")
     with pytest.raises(ValueError):
@@ -282,7 +340,9 @@ def test_a_dataset_reads_lazily_and_by_item(tmp_path):
 def test_the_root_may_come_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("PAPER_DATA", str(tmp_path / "elsewhere"))
     data.load("clevr_mirror", num_scenes=10, max_items=1, **TINY)
-    assert (tmp_path / "elsewhere" / "clevr_mirror-16px-4spp-3to10-seed0-10" / "images.npy").exists()
+    assert (
+        tmp_path / "elsewhere" / "clevr_mirror-16px-4spp-3to10-seed0-10" / "images.npy"
+    ).exists()
 
 
 def test_unknown_names_are_refused_with_the_known_ones(tmp_path):
@@ -311,7 +371,9 @@ def test_a_killed_process_loses_nothing(tmp_path):
     time.sleep(0.5)
     np.testing.assert_array_equal(np.load(done_file), done)
 
-    marked = int(np.flatnonzero(done)[1])  # spoilt here, to see that finished pictures are not rendered again
+    marked = int(
+        np.flatnonzero(done)[1]
+    )  # spoilt here, to see that finished pictures are not rendered again
     np.load(done_file.with_name("images.npy"), mmap_mode="r+")[marked] = 77
     resumed = data.load("clevr_mirror", root=killed, **{**settings, "workers": 2})
     uninterrupted = data.load("clevr_mirror", root=whole, **{**settings, "workers": 2})
@@ -325,13 +387,19 @@ def test_two_processes_that_want_the_same_share_the_work(tmp_path):
     processes = [run(tmp_path, num_scenes=30, workers=1, **TINY) for _ in range(2)]
     outputs = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert sum("image/s" in output for output in outputs) == 1  # one progress bar: the other found all done
+    assert (
+        sum("image/s" in output for output in outputs) == 1
+    )  # one progress bar: the other found all done
 
 
 def test_who_waits_for_another_process_says_so(tmp_path, capfd):
     lock = FileLock(tmp_path / "clevr_mirror-16px-4spp-3to10-seed0-10.lock")
     lock.acquire()
-    thread = threading.Thread(target=data.load, args=("clevr_mirror",), kwargs=dict(root=tmp_path, num_scenes=10, max_items=1, **TINY))
+    thread = threading.Thread(
+        target=data.load,
+        args=("clevr_mirror",),
+        kwargs=dict(root=tmp_path, num_scenes=10, max_items=1, **TINY),
+    )
     thread.start()
     said = ""
     while thread.is_alive() and "waiting" not in said:
@@ -347,7 +415,9 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
     data.load("clevr_mirror", **arguments)
     path = tmp_path / "clevr_mirror-16px-4spp-3to10-seed0-10" / "settings.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": "0"}))
-    with pytest.raises(ValueError, match="settings.json describes another.*version is '0'.*Delete the folder"):
+    with pytest.raises(
+        ValueError, match="settings.json describes another.*version is '0'.*Delete the folder"
+    ):
         data.load("clevr_mirror", **arguments)
 
 
@@ -356,7 +426,10 @@ def test_another_variant_of_the_renderer_and_the_crop_have_folders_of_their_own(
     gpu = clevr_mirror.Settings(20, 16, 4, 3, 10, 0, True, "cuda_ad_rgb")
     crop = clevr_mirror.Settings(20, 16, 4, 3, 10, 0, True, crop=True)
     assert (gpu.folder, crop.folder) == (usual.folder + "-cuda_ad_rgb", usual.folder + "-crop")
-    assert not {"variant", "crop"} & set(usual.settings()) and gpu.settings()["variant"] == "cuda_ad_rgb"  # folders made before there was a choice stay valid
+    assert (
+        not {"variant", "crop"} & set(usual.settings())
+        and gpu.settings()["variant"] == "cuda_ad_rgb"
+    )  # folders made before there was a choice stay valid
 
 
 def test_a_worker_that_fails_says_why(tmp_path):
@@ -374,4 +447,7 @@ def test_the_benchmark_writes_its_table(tmp_path, monkeypatch, capsys):
     benchmark.main()
     text = (tmp_path / "bench" / "data.md").read_text()
     assert text.strip() == capsys.readouterr().out.strip()
-    assert {line.split(" | ")[0] for line in text.splitlines()[4:] if line.startswith("|")} == {"| clevr_mirror", "| shapestacks"}
+    assert {line.split(" | ")[0] for line in text.splitlines()[4:] if line.startswith("|")} == {
+        "| clevr_mirror",
+        "| shapestacks",
+    }

@@ -10,9 +10,15 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
-from paper_lib.data import clevr_files, coco_files, files, scenes, shapestacks_files
+from paper_lib.data.generators import clevr_scenes as scenes
+from paper_lib.data.readers import clevr as clevr_files
+from paper_lib.data.readers import coco as coco_files
+from paper_lib.data.readers import files
+from paper_lib.data.readers import shapestacks as shapestacks_files
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # pycocotools' own
 SPLITS = ("train", "validation", "test")
 SIZE = 16
 
@@ -23,7 +29,11 @@ def pixels(seed, height=32, width=48):
 
 def picture(path, content=0, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = content if isinstance(content, Image.Image) else Image.fromarray(pixels(content) if isinstance(content, int) else content)
+    image = (
+        content
+        if isinstance(content, Image.Image)
+        else Image.fromarray(pixels(content) if isinstance(content, int) else content)
+    )
     image.save(path, **options)
 
 
@@ -71,7 +81,10 @@ def clevr_tree(root, train=10, val=4):
         names = [f"CLEVR_{part}_{i:06}.png" for i in range(count)]
         for i, name in enumerate(names):
             picture(root / "images" / part / name, 100 * val + i if part == "val" else i)
-        write(root / f"scenes/CLEVR_{part}_scenes.json", {"scenes": [{"image_filename": name, **scene(i)} for i, name in enumerate(names)]})
+        write(
+            root / f"scenes/CLEVR_{part}_scenes.json",
+            {"scenes": [{"image_filename": name, **scene(i)} for i, name in enumerate(names)]},
+        )
     picture(root / "images/test/CLEVR_test_000000.png")
     return root
 
@@ -83,22 +96,43 @@ def gray_map(path, numbers):
 
 
 def numbers(seed, side=32):
-    return np.random.default_rng(seed).integers(0, 7, (side // 8, side // 8)).repeat(8, 0).repeat(8, 1)
+    return (
+        np.random.default_rng(seed).integers(0, 7, (side // 8, side // 8)).repeat(8, 0).repeat(8, 1)
+    )
 
 
 def shapestacks_tree(root, pooled=("default",), place="recordings", cameras=(1, 2, 16)):
     seed = 0
     for name in pooled:
         for split, count in (("train", 3), ("eval", 2), ("test", 1)):
-            scenarios = [f"env_{name[:3]}-easy-h={2 + i}-vcom=0-vpsf=0-v={split}" for i in range(count)]
-            write(root / f"splits/{name}/{split}.txt", "".join(f"{scenario}\n" for scenario in scenarios))
+            scenarios = [
+                f"env_{name[:3]}-easy-h={2 + i}-vcom=0-vpsf=0-v={split}" for i in range(count)
+            ]
+            write(
+                root / f"splits/{name}/{split}.txt",
+                "".join(f"{scenario}\n" for scenario in scenarios),
+            )
             for scenario in scenarios:
                 for camera in cameras:
                     seed += 1
-                    picture(root / f"recordings/{scenario}/rgb-w=5-f=2-l=1-c=unique-cam_{camera}-mono-0.png", pixels(seed, 32, 32))
-                    picture(root / f"recordings/{scenario}/vseg-w=0-f=0-l=0-c=original-cam_{camera}-mono-0.png", 1)
+                    picture(
+                        root
+                        / f"recordings/{scenario}/rgb-w=5-f=2-l=1-c=unique-cam_{camera}-mono-0.png",
+                        pixels(seed, 32, 32),
+                    )
+                    picture(
+                        root
+                        / f"recordings/{scenario}/vseg-w=0-f=0-l=0-c=original-cam_{camera}-mono-0.png",
+                        1,
+                    )
                     if place:
-                        gray_map(root / place / scenario / f"iseg-w=0-f=0-l=0-c=original-cam_{camera}-mono-0.map", numbers(seed))
+                        gray_map(
+                            root
+                            / place
+                            / scenario
+                            / f"iseg-w=0-f=0-l=0-c=original-cam_{camera}-mono-0.map",
+                            numbers(seed),
+                        )
     return root
 
 
@@ -117,20 +151,36 @@ def coco_labels(names, first):
     """A small square over a large one, given in this order, and a crowd, in each 48x32 picture."""
     crowd = np.zeros((32, 48), np.uint8)
     crowd[:8] = 1
-    images = [{"id": first + i, "file_name": name, "width": 48, "height": 32} for i, name in enumerate(names)]
+    images = [
+        {"id": first + i, "file_name": name, "width": 48, "height": 32}
+        for i, name in enumerate(names)
+    ]
     shapes = [(box(20, 12, 4, 4), 0), (box(16, 8, 16, 16), 0), (lengths(crowd), 1)]
     annotations = [
-        {"id": 10 * image["id"] + k, "image_id": image["id"], "category_id": 1, "iscrowd": iscrowd, "segmentation": shape}
+        {
+            "id": 10 * image["id"] + k,
+            "image_id": image["id"],
+            "category_id": 1,
+            "iscrowd": iscrowd,
+            "segmentation": shape,
+        }
         for image in images[:-1]
         for k, (shape, iscrowd) in enumerate(shapes)
     ]  # the last picture shows nothing of interest
-    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "person"}],
+    }
 
 
 def coco_tree(root, layout="zips", train=10, val=4):
     for part, count in (("train", train), ("val", val)):
         long = {"train": "train", "val": "validation"}[part]
-        place, labels = {"zips": (f"{part}2017", f"annotations/instances_{part}2017.json"), "fiftyone": (f"{long}/data", f"{long}/labels.json")}[layout]
+        place, labels = {
+            "zips": (f"{part}2017", f"annotations/instances_{part}2017.json"),
+            "fiftyone": (f"{long}/data", f"{long}/labels.json"),
+        }[layout]
         names = [f"{1000 * (part == 'val') + 7 * i:012}.jpg" for i in range(count)]
         for i, name in enumerate(names):
             picture(root / place / name, 50 * (part == "val") + i, quality=95)
@@ -151,7 +201,9 @@ ALL = pytest.mark.parametrize("name", TREES)
 def reads(monkeypatch):
     """Paths of the pictures that were read."""
     found, read = [], files.read_picture
-    monkeypatch.setattr(files, "read_picture", lambda tree, path: found.append(path) or read(tree, path))
+    monkeypatch.setattr(
+        files, "read_picture", lambda tree, path: found.append(path) or read(tree, path)
+    )
     return found
 
 
@@ -183,18 +235,33 @@ def test_a_split_is_read_lazily_and_only_once(name, tmp_path, reads, monkeypatch
     again = load(root, "train", SIZE, cache)  # nothing is opened: neither pictures nor annotations
     assert len(reads) == n
     for array in (again["images"], again["masks"], again["properties"]):
-        assert array is None or (isinstance(array, np.memmap) and len(array) == n and not array.flags.writeable)
-    assert [path.name for path in cache.iterdir() if path.is_dir()] == [f"{name}-files-{SIZE}px-train-{again['source']['version']}"]
+        assert array is None or (
+            isinstance(array, np.memmap) and len(array) == n and not array.flags.writeable
+        )
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == [
+        f"{name}-files-{SIZE}px-train-{again['source']['version']}"
+    ]
 
 
 @ALL
 def test_what_is_returned_says_where_it_comes_from(name, tmp_path):
     make, load, check = TREES[name]
     here, there = make(tmp_path / "here"), make(tmp_path / "there")
-    sources = [load(root, "test", SIZE, tmp_path / "cache", workers=1)["source"] for root in (here, there)]
-    assert sources[0] == {**sources[1], "root": str(here)}  # the same files in another place are the same data
-    assert sources[0]["name"] == name and sources[0]["door"] == "files" and sources[0]["split"] == "test"
-    assert sources[0]["settings"] == {"size": SIZE} and sources[0]["licence"] and sources[0]["splits"]
+    sources = [
+        load(root, "test", SIZE, tmp_path / "cache", workers=1)["source"] for root in (here, there)
+    ]
+    assert sources[0] == {
+        **sources[1],
+        "root": str(here),
+    }  # the same files in another place are the same data
+    assert (
+        sources[0]["name"] == name
+        and sources[0]["door"] == "files"
+        and sources[0]["split"] == "test"
+    )
+    assert (
+        sources[0]["settings"] == {"size": SIZE} and sources[0]["licence"] and sources[0]["splits"]
+    )
     assert json.dumps(sources[0])
 
 
@@ -234,7 +301,9 @@ def test_a_changed_tree_and_another_size_get_another_cache(name, tmp_path, reads
     root, cache = make(tmp_path / "tree"), tmp_path / "cache"
     old = load(root, "train", SIZE, cache)
     path = root / reads[0]
-    Image.open(path).resize((60, 60)).save(path) if name != "shapestacks" else picture(path, pixels(1, 32, 32) // 64)
+    Image.open(path).resize((60, 60)).save(path) if name != "shapestacks" else picture(
+        path, pixels(1, 32, 32) // 64
+    )
     version = load(root, "validation", SIZE, cache)["source"]["version"]
     reads.clear()
     if name == "coco":  # its annotation gives the picture's size
@@ -244,7 +313,10 @@ def test_a_changed_tree_and_another_size_get_another_cache(name, tmp_path, reads
         assert new["source"]["version"] not in (old["source"]["version"], version)
         assert len(reads) == len(new["images"])
     other = load(root, "validation", SIZE + 8, cache)
-    assert other["images"].shape[1:] == (SIZE + 8, SIZE + 8, 3) and other["source"]["version"] == version
+    assert (
+        other["images"].shape[1:] == (SIZE + 8, SIZE + 8, 3)
+        and other["source"]["version"] == version
+    )
 
 
 @ALL
@@ -265,7 +337,9 @@ def test_a_killed_reading_goes_on_where_it_was(name, tmp_path, reads, monkeypatc
     (folder,) = (path for path in cache.iterdir() if path.is_dir())
     done = np.load(folder / "done.npy")
     assert done[:3].all() and not done[3]
-    np.load(folder / "images.npy", mmap_mode="r+")[0] = 77  # to see that finished rows are left alone
+    np.load(folder / "images.npy", mmap_mode="r+")[0] = (
+        77  # to see that finished rows are left alone
+    )
     monkeypatch.setattr(files, "_read", read)
     before = len(reads)
     resumed = load(root, "train", SIZE, cache)
@@ -289,7 +363,9 @@ def test_two_that_want_the_same_read_it_once(tmp_path, reads, monkeypatch):
     root, cache, read = mirror_tree(tmp_path / "tree"), tmp_path / "cache", files._read
     monkeypatch.setattr(files, "_read", lambda *arguments: time.sleep(0.02) or read(*arguments))
     with ThreadPoolExecutor(3) as pool:
-        parts = list(pool.map(lambda _: clevr_files.load_mirror(root, "train", SIZE, cache), range(3)))
+        parts = list(
+            pool.map(lambda _: clevr_files.load_mirror(root, "train", SIZE, cache), range(3))
+        )
     assert len(reads) == len(set(reads)) == 14
     for part in parts:
         np.testing.assert_array_equal(part["images"], parts[0]["images"])
@@ -364,7 +440,9 @@ def test_the_centre_square_is_what_is_kept(tmp_path, shape):
     content[top : top + side, left : left + side] = 200, 30, 10
     small = shown(tmp_path, content)
     assert small.shape == (SIZE, SIZE, 3) and small.dtype == np.uint8
-    reach = int(max(3, 3.5 * SIZE / side))  # of the filter beyond the square, as where all is resized before the crop
+    reach = int(
+        max(3, 3.5 * SIZE / side)
+    )  # of the filter beyond the square, as where all is resized before the crop
     inner = small[reach:-reach, reach:-reach].astype(int)
     assert np.abs(inner - [200, 30, 10]).max() <= 3
 
@@ -378,7 +456,9 @@ def test_cropping_first_is_the_same_as_resizing_first(tmp_path):
 def test_resizing_is_antialiased(tmp_path):
     fine = np.indices((128, 128)).sum(0) % 2 * 255
     small = shown(tmp_path, np.uint8(fine)[..., None].repeat(3, 2))
-    assert np.abs(small[1:-1, 1:-1].astype(int) - 127).max() <= 2  # every second pixel would be all black or all white
+    assert (
+        np.abs(small[1:-1, 1:-1].astype(int) - 127).max() <= 2
+    )  # every second pixel would be all black or all white
 
 
 def test_masks_lie_exactly_over_the_pictures(tmp_path):
@@ -390,12 +470,16 @@ def test_masks_lie_exactly_over_the_pictures(tmp_path):
     expected[3:9, 3:9] = 1
     expected[10:14, 0:5] = 2
     np.testing.assert_array_equal(small[:, :5], expected[:, :5])
-    np.testing.assert_array_equal(small, np.where(np.arange(15) == 5, small, expected))  # column 5 is half object 2
+    np.testing.assert_array_equal(
+        small, np.where(np.arange(15) == 5, small, expected)
+    )  # column 5 is half object 2
     light = shown(tmp_path, np.uint8(255 * (mask > 0))[..., None].repeat(3, 2), size=15)[..., 0]
     clear = np.arange(15) != 5
     np.testing.assert_array_equal(light[:, clear] > 127, small[:, clear] > 0)
     odd = np.random.default_rng(0).integers(0, 300, (37, 53)).astype(np.uint16)
-    nearest = Image.fromarray(odd.astype(np.int32)).resize((SIZE, SIZE), Image.Resampling.NEAREST, box=(8, 0, 45, 37))
+    nearest = Image.fromarray(odd.astype(np.int32)).resize(
+        (SIZE, SIZE), Image.Resampling.NEAREST, box=(8, 0, 45, 37)
+    )
     np.testing.assert_array_equal(files.shrink_mask(odd, SIZE), np.asarray(nearest))
     assert files.shrink_mask(odd, SIZE).dtype == np.uint16
 
@@ -404,7 +488,10 @@ def test_masks_lie_exactly_over_the_pictures(tmp_path):
 def test_other_modes_become_rgb(tmp_path, mode):
     colour = np.full((20, 30, 3), (255, 255, 255) if mode == "1" else (180, 180, 180), np.uint8)
     image = Image.fromarray(colour)
-    image = {"I;16": lambda: Image.fromarray(np.full((20, 30), 180 * 256, np.uint16)), "P": image.quantize}.get(mode, lambda: image.convert(mode))()
+    image = {
+        "I;16": lambda: Image.fromarray(np.full((20, 30), 180 * 256, np.uint16)),
+        "P": image.quantize,
+    }.get(mode, lambda: image.convert(mode))()
     assert image.mode == mode
     small = shown(tmp_path, image, name="a.jpg" if mode == "CMYK" else "a.png")
     assert small.shape == (SIZE, SIZE, 3)
@@ -427,28 +514,44 @@ def test_exif_orientation_is_applied(tmp_path):
 
 def test_mirror_is_split_70_15_15(tmp_path):
     root = mirror_tree(tmp_path / "tree", 20, described=None)
-    parts = {split: clevr_files.load_mirror(root, split, SIZE, tmp_path / "cache") for split in SPLITS}
+    parts = {
+        split: clevr_files.load_mirror(root, split, SIZE, tmp_path / "cache") for split in SPLITS
+    }
     assert [len(parts[split]["images"]) for split in SPLITS] == [14, 3, 3]
     assert sorted(np.concatenate([part["indices"] for part in parts.values()])) == list(range(20))
     for part in parts.values():
         assert part["masks"] is None and part["properties"] is None
         for image, index in zip(part["images"], part["indices"]):  # natural order: 2 is before 10
-            np.testing.assert_array_equal(image, files.shrink(Image.fromarray(pixels(int(index))), SIZE))
+            np.testing.assert_array_equal(
+                image, files.shrink(Image.fromarray(pixels(int(index))), SIZE)
+            )
 
 
 @pytest.mark.parametrize("described", ["each", "list"])
 def test_properties_come_from_the_scenes(tmp_path, described):
-    part = clevr_files.load_mirror(mirror_tree(tmp_path / "tree", 20, described), "train", SIZE, tmp_path / "cache")
+    part = clevr_files.load_mirror(
+        mirror_tree(tmp_path / "tree", 20, described), "train", SIZE, tmp_path / "cache"
+    )
     assert part["properties"].shape == (14, 10, 19) and part["properties"].dtype == np.float32
     for rows, index in zip(part["properties"], part["indices"]):
         objects = scene(int(index))["objects"]
-        assert rows[:, 18].tolist() == [1] * len(objects) + [0] * (10 - len(objects)) and not rows[len(objects) :].any()
+        assert (
+            rows[:, 18].tolist() == [1] * len(objects) + [0] * (10 - len(objects))
+            and not rows[len(objects) :].any()
+        )
         for row, item in zip(rows, objects):
             np.testing.assert_allclose(6 * row[:3] - 3, item["3d_coords"], atol=1e-5)
-            names = [("large", "small"), ("rubber", "metal"), ("cube", "sphere", "cylinder"), tuple(scenes.COLOURS)]
+            names = [
+                ("large", "small"),
+                ("rubber", "metal"),
+                ("cube", "sphere", "cylinder"),
+                tuple(scenes.COLOURS),
+            ]
             start = 3
             for values, key in zip(names, ("size", "material", "shape", "color")):
-                assert row[start : start + len(values)].tolist() == [float(value == item[key]) for value in values]
+                assert row[start : start + len(values)].tolist() == [
+                    float(value == item[key]) for value in values
+                ]
                 start += len(values)
 
 
@@ -459,7 +562,10 @@ def test_mirror_faults_are_listed_in_one_go(tmp_path):
     (root / "images/CLEVR_new_5.png").unlink()
     (root / "scenes/CLEVR_new_6.json").unlink()
     truncate(root / "scenes/CLEVR_new_7.json")
-    write(root / "scenes/CLEVR_new_8.json", {"objects": [{**scene(0)["objects"][0], "color": "mauve"}]})
+    write(
+        root / "scenes/CLEVR_new_8.json",
+        {"objects": [{**scene(0)["objects"][0], "color": "mauve"}]},
+    )
     write(root / "scenes/CLEVR_new_9.json", scene(9, count=11))
     faults = clevr_files.check(root)
     expected = {
@@ -474,7 +580,13 @@ def test_mirror_faults_are_listed_in_one_go(tmp_path):
     assert sorted(fault.split(":")[0] for fault in faults) == sorted(expected)
     for fault in faults:
         assert expected[fault.split(":")[0]] in fault
-    refused(clevr_files.load_mirror, root, tmp_path / "cache", "scenes/CLEVR_new_5.json", "images/CLEVR_new_6.png")
+    refused(
+        clevr_files.load_mirror,
+        root,
+        tmp_path / "cache",
+        "scenes/CLEVR_new_5.json",
+        "images/CLEVR_new_6.png",
+    )
 
 
 @pytest.mark.parametrize("count, split", [(0, "train"), (1, "validation"), (2, "test")])
@@ -498,13 +610,17 @@ def test_hidden_files_are_no_pictures(tmp_path):
 
 def test_clevr_val_serves_as_test_and_part_of_train_as_validation(tmp_path, monkeypatch):
     root = clevr_tree(tmp_path / "tree")
-    parts = {split: clevr_files.load_clevr(root, split, SIZE, tmp_path / "cache") for split in SPLITS}
+    parts = {
+        split: clevr_files.load_clevr(root, split, SIZE, tmp_path / "cache") for split in SPLITS
+    }
     assert [len(parts[split]["images"]) for split in SPLITS] == [8, 2, 4]
     assert sorted([*parts["train"]["indices"], *parts["validation"]["indices"]]) == list(range(10))
     assert sorted(parts["test"]["indices"]) == list(range(4))
     for part in parts.values():
         for rows, index in zip(part["properties"], part["indices"]):
-            np.testing.assert_allclose(6 * rows[0, :3] - 3, scene(int(index))["objects"][0]["3d_coords"], atol=1e-5)
+            np.testing.assert_allclose(
+                6 * rows[0, :3] - 3, scene(int(index))["objects"][0]["3d_coords"], atol=1e-5
+            )
         assert "val serves as test" in part["source"]["splits"]
     monkeypatch.setattr(files, "HELD_OUT", 1)
     assert len(clevr_files.load_clevr(root, "validation", SIZE, tmp_path / "cache")["images"]) == 1
@@ -518,10 +634,18 @@ def test_clevr_is_cropped_as_for_object_discovery(tmp_path):
     content[29:221, 64:256] = 200, 30, 10
     for path in (root / "images/val").iterdir():
         picture(path, content)
-    whole, part = (clevr_files.load_clevr(root, "test", SIZE, tmp_path / "cache", crop=crop) for crop in (False, True))
-    assert np.abs(part["images"][:, 3:-3, 3:-3].astype(int) - [200, 30, 10]).max() <= 3  # at the border the filter reaches beyond the square
+    whole, part = (
+        clevr_files.load_clevr(root, "test", SIZE, tmp_path / "cache", crop=crop)
+        for crop in (False, True)
+    )
+    assert (
+        np.abs(part["images"][:, 3:-3, 3:-3].astype(int) - [200, 30, 10]).max() <= 3
+    )  # at the border the filter reaches beyond the square
     assert (whole["images"][:, 0] < 20).all() and (part["images"][:, 0, :, 0] > 150).all()
-    assert part["source"]["settings"] == {"size": SIZE, "crop": True} and "crop" not in whole["source"]["settings"]
+    assert (
+        part["source"]["settings"] == {"size": SIZE, "crop": True}
+        and "crop" not in whole["source"]["settings"]
+    )
     np.testing.assert_array_equal(part["indices"], whole["indices"])
 
 
@@ -549,9 +673,21 @@ def test_clevr_faults_are_listed_in_one_go(tmp_path):
     ):
         assert sum(words in fault for fault in faults) == 1
     refused(clevr_files.load_clevr, root, tmp_path / "cache", "CLEVR_train_000099.png")
-    refused(clevr_files.load_clevr, root, tmp_path / "cache", "CLEVR_val_scenes.json: no such file", split="test")
+    refused(
+        clevr_files.load_clevr,
+        root,
+        tmp_path / "cache",
+        "CLEVR_val_scenes.json: no such file",
+        split="test",
+    )
     write(root / "scenes/CLEVR_val_scenes.json", {"questions": []})
-    refused(clevr_files.load_clevr, root, tmp_path / "cache", 'CLEVR_val_scenes.json: holds no list "scenes"', split="test")
+    refused(
+        clevr_files.load_clevr,
+        root,
+        tmp_path / "cache",
+        'CLEVR_val_scenes.json: holds no list "scenes"',
+        split="test",
+    )
 
 
 # ShapeStacks
@@ -560,11 +696,19 @@ def test_clevr_faults_are_listed_in_one_go(tmp_path):
 @pytest.mark.parametrize("pooled", [("default",), ("ccs_all", "blocks_all")])
 def test_all_variants_and_cameras_are_pooled_in_the_authors_splits(tmp_path, pooled, reads):
     root = shapestacks_tree(tmp_path / "tree", pooled)
-    for split, file, scenarios in (("train", "train", 3), ("validation", "eval", 2), ("test", "test", 1)):
+    for split, file, scenarios in (
+        ("train", "train", 3),
+        ("validation", "eval", 2),
+        ("test", "test", 1),
+    ):
         reads.clear()
         part = shapestacks_files.load(root, split, SIZE, tmp_path / "cache")
         assert len(part["images"]) == 3 * scenarios * len(pooled)
-        listed = {line for name in pooled for line in (root / f"splits/{name}/{file}.txt").read_text().split()}
+        listed = {
+            line
+            for name in pooled
+            for line in (root / f"splits/{name}/{file}.txt").read_text().split()
+        }
         assert {path.split("/")[1] for path in reads} == listed
         assert " and ".join(pooled) in part["source"]["splits"]
 
@@ -581,7 +725,9 @@ def test_a_map_belongs_to_the_camera_and_not_to_the_textures(tmp_path, place):
     assert part["masks"].dtype == np.uint8 and part["properties"] is None
     for image, mask, index in zip(part["images"], part["masks"], part["indices"]):
         seed = int(index) + 1  # pictures were made in their natural order
-        np.testing.assert_array_equal(image, files.shrink(Image.fromarray(pixels(seed, 32, 32)), SIZE))
+        np.testing.assert_array_equal(
+            image, files.shrink(Image.fromarray(pixels(seed, 32, 32)), SIZE)
+        )
         np.testing.assert_array_equal(mask, numbers(seed)[1::2, 1::2])
 
 
@@ -594,14 +740,19 @@ def test_maps_hold_32_levels_a_shape_and_7_is_background(tmp_path):
 
 def test_without_maps_there_are_no_masks(tmp_path):
     root = shapestacks_tree(tmp_path / "tree", place=None)
-    assert shapestacks_files.load(root, "train", SIZE, tmp_path / "cache")["masks"] is None  # vseg is no instance mask
+    assert (
+        shapestacks_files.load(root, "train", SIZE, tmp_path / "cache")["masks"] is None
+    )  # vseg is no instance mask
     assert shapestacks_files.check(root) == []
 
 
 def test_shapestacks_faults_are_listed_in_one_go(tmp_path):
     root = shapestacks_tree(tmp_path / "tree")
     folders = sorted((root / "recordings").iterdir())
-    by_split = {split: [folder for folder in folders if folder.name.endswith(split)] for split in ("train", "eval", "test")}
+    by_split = {
+        split: [folder for folder in folders if folder.name.endswith(split)]
+        for split in ("train", "eval", "test")
+    }
     shutil.rmtree(by_split["train"][0])
     for path in by_split["train"][1].glob("rgb-*"):
         path.unlink()
@@ -621,10 +772,24 @@ def test_shapestacks_faults_are_listed_in_one_go(tmp_path):
         "splits/default/test.txt: is empty",
     ):
         assert sum(words in fault for fault in faults) == 1, words
-    refused(shapestacks_files.load, root, tmp_path / "cache", f"recordings/{by_split['train'][0].name}/: no such folder", "no recordings")
-    refused(shapestacks_files.load, root, tmp_path / "cache", "splits/default/test.txt: is empty", split="test")
+    refused(
+        shapestacks_files.load,
+        root,
+        tmp_path / "cache",
+        f"recordings/{by_split['train'][0].name}/: no such folder",
+        "no recordings",
+    )
+    refused(
+        shapestacks_files.load,
+        root,
+        tmp_path / "cache",
+        "splits/default/test.txt: is empty",
+        split="test",
+    )
     shutil.rmtree(root / "splits")
-    refused(shapestacks_files.load, root, tmp_path / "cache", "splits/default/train.txt: no such file")
+    refused(
+        shapestacks_files.load, root, tmp_path / "cache", "splits/default/train.txt: no such file"
+    )
 
 
 # COCO
@@ -641,13 +806,18 @@ def test_coco_val_serves_as_test_and_part_of_train_as_validation(tmp_path, layou
         indices[split] = part["indices"]
         assert all(("val" in path.split("/")[0]) == (split == "test") for path in reads)
         assert "val2017 serves as test" in part["source"]["splits"]
-        assert part["properties"] is None and part["masks"].any() and part["masks"].dtype == np.uint8
+        assert (
+            part["properties"] is None and part["masks"].any() and part["masks"].dtype == np.uint8
+        )
     assert counts == [8, 2, 4]
     assert sorted([*indices["train"], *indices["validation"]]) == list(range(10))
 
 
 def test_both_coco_layouts_give_the_same(tmp_path):
-    one, two = (coco_files.load(coco_tree(tmp_path / layout, layout), "train", SIZE, tmp_path / "cache") for layout in ("zips", "fiftyone"))
+    one, two = (
+        coco_files.load(coco_tree(tmp_path / layout, layout), "train", SIZE, tmp_path / "cache")
+        for layout in ("zips", "fiftyone")
+    )
     for name in ("images", "masks", "indices"):
         np.testing.assert_array_equal(one[name], two[name])
 
@@ -666,8 +836,12 @@ def test_coco_segmentations_of_every_kind(tmp_path):
     packed = rle.encode(np.asfortranarray(ellipse))
     image = {"height": 32, "width": 48}
     for segmentation in (lengths(ellipse), packed, {**packed, "counts": packed["counts"].decode()}):
-        np.testing.assert_array_equal(coco_files._mask(image, [{"segmentation": segmentation}], np.uint8, "here"), ellipse)
-    two = coco_files._mask(image, [{"segmentation": box(0, 0, 4, 4) + box(10, 10, 6, 6)}], np.uint8, "here")
+        np.testing.assert_array_equal(
+            coco_files._mask(image, [{"segmentation": segmentation}], np.uint8, "here"), ellipse
+        )
+    two = coco_files._mask(
+        image, [{"segmentation": box(0, 0, 4, 4) + box(10, 10, 6, 6)}], np.uint8, "here"
+    )
     assert two.sum() == 16 + 36  # one instance in two pieces
     with pytest.raises(files.Fault, match="here: has a segmentation that cannot be drawn"):
         coco_files._mask(image, [{"segmentation": []}], np.uint8, "here")
@@ -678,7 +852,12 @@ def test_more_than_255_instances_need_16_bits(tmp_path):
     content = json.loads((root / "annotations/instances_train2017.json").read_text())
     places = [(x, y) for x in range(8, 40) for y in range(10)][:300]
     content["annotations"] = [
-        {"id": 1000 * image["id"] + k, "image_id": image["id"], "iscrowd": 0, "segmentation": box(x, y, 1, 1)}
+        {
+            "id": 1000 * image["id"] + k,
+            "image_id": image["id"],
+            "iscrowd": 0,
+            "segmentation": box(x, y, 1, 1),
+        }
         for image in content["images"]
         for k, (x, y) in enumerate(places)
     ]
@@ -690,8 +869,14 @@ def test_more_than_255_instances_need_16_bits(tmp_path):
 @pytest.mark.parametrize("layout", ["zips", "fiftyone"])
 def test_coco_faults_are_listed_in_one_go(tmp_path, layout):
     root = coco_tree(tmp_path / "tree", layout)
-    train, labels = {"zips": ("train2017", "annotations/instances_train2017.json"), "fiftyone": ("train/data", "train/labels.json")}[layout]
-    val, others = {"zips": ("val2017", "annotations/instances_val2017.json"), "fiftyone": ("validation/data", "validation/labels.json")}[layout]
+    train, labels = {
+        "zips": ("train2017", "annotations/instances_train2017.json"),
+        "fiftyone": ("train/data", "train/labels.json"),
+    }[layout]
+    val, others = {
+        "zips": ("val2017", "annotations/instances_val2017.json"),
+        "fiftyone": ("validation/data", "validation/labels.json"),
+    }[layout]
     missing, broken = sorted((root / train).iterdir())[:2]
     missing.unlink()
     truncate(broken)
@@ -713,9 +898,17 @@ def test_coco_faults_are_listed_in_one_go(tmp_path, layout):
     ):
         assert sum(words in fault for fault in faults) == 1, words
     refused(coco_files.load, root, tmp_path / "cache", f"{labels}: names {train}/{missing.name}")
-    refused(coco_files.load, root, tmp_path / "cache", f"{others}: cannot be read as JSON", split="test")
+    refused(
+        coco_files.load, root, tmp_path / "cache", f"{others}: cannot be read as JSON", split="test"
+    )
     write(root / others, {"info": {}})
-    refused(coco_files.load, root, tmp_path / "cache", f"{others}: is not a file of COCO instances", split="test")
+    refused(
+        coco_files.load,
+        root,
+        tmp_path / "cache",
+        f"{others}: is not a file of COCO instances",
+        split="test",
+    )
     shutil.rmtree(root / val)
     refused(coco_files.load, root, tmp_path / "cache", f"{val}/: no such folder", split="test")
 
@@ -731,7 +924,9 @@ def test_an_error_shows_some_faults_and_check_all(tmp_path):
     for path in (root / "train2017").iterdir():
         if path.name > f"{7 * 4:012}.jpg":
             path.unlink()
-    message = refused(coco_files.load, root, tmp_path / "cache", "and 15 more, all of which `check` lists")
+    message = refused(
+        coco_files.load, root, tmp_path / "cache", "and 15 more, all of which `check` lists"
+    )
     assert message.count("which is missing") == 20
     assert len(coco_files.check(root)) == 35
 
@@ -767,7 +962,11 @@ def test_a_setting_that_names_no_folder_is_an_error(name, tmp_path, monkeypatch,
     def said(setting, argument=None):
         with pytest.raises(ValueError) as caught:
             files.find(name, argument)
-        assert setting in str(caught.value) and str(tmp_path / "nowhere") in str(caught.value) and f"Expected of {name}" in str(caught.value)
+        assert (
+            setting in str(caught.value)
+            and str(tmp_path / "nowhere") in str(caught.value)
+            and f"Expected of {name}" in str(caught.value)
+        )
 
     said("the argument", tmp_path / "nowhere")
     config.write_text(f'[files]\n{name} = "{tmp_path / "nowhere"}"\n')
@@ -778,7 +977,10 @@ def test_a_setting_that_names_no_folder_is_an_error(name, tmp_path, monkeypatch,
 
 def test_mistakes_in_the_config_are_errors(config):
     config.write_text('[files]\nclever = "somewhere"\n')
-    with pytest.raises(ValueError, match="knows clevr_mirror, clevr, clevr_with_masks, shapestacks, coco, not clever"):
+    with pytest.raises(
+        ValueError,
+        match="knows clevr_mirror, clevr, clevr_with_masks, shapestacks, coco, not clever",
+    ):
         files.find("coco")
     config.write_text("[files\n")
     with pytest.raises(ValueError, match="data.toml is not TOML"):

@@ -5,18 +5,23 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from paper_lib import data, experiments, plots
-from paper_lib.data.photos import PHOTOGRAPHS
-from paper_lib.experiments import NOTEBOOKS, PROFILES
+from paper_lib import data
+from paper_lib.data.generators.photos import PHOTOGRAPHS
 from paper_lib.metrics import frechet
 from paper_lib.models import VARIANTS
+from paper_lib.paper import experiments, plots
+from paper_lib.paper.experiments import NOTEBOOKS, PROFILES
 
 SETTINGS = {name: experiments.setting(name) for name in PROFILES}
 SMALL = [name for name in PROFILES if name != "paper"]
 every_profile = pytest.mark.parametrize("profile", PROFILES)
 every_small_profile = pytest.mark.parametrize("profile", SMALL)
 
-TRICKS = {"lr decay": ("training.lr_decay_epochs", None), "clipping": ("training.clip", None), "warm-up": ("training.warmup_steps", 0)}
+TRICKS = {
+    "lr decay": ("training.lr_decay_epochs", None),
+    "clipping": ("training.clip", None),
+    "warm-up": ("training.warmup_steps", 0),
+}
 WITHIN = {path for path, _ in TRICKS.values()}
 
 
@@ -52,7 +57,12 @@ LOCATELLO = ("fig07_property_prediction", "fig08_segmentation_masks")
 
 
 def slates(setting, notebooks=tuple(name for name in NOTEBOOKS if name not in LOCATELLO)):
-    return {config: None for name in notebooks for config in experiments.runs_of(name, setting) if config.kind == "slate"}
+    return {
+        config: None
+        for name in notebooks
+        for config in experiments.runs_of(name, setting)
+        if config.kind == "slate"
+    }
 
 
 # ---------------------------------------------------------------- what figures compare
@@ -61,7 +71,11 @@ def slates(setting, notebooks=tuple(name for name in NOTEBOOKS if name not in LO
 @every_profile
 def test_pairs_differ_in_nothing_but_the_variant(profile):
     setting = SETTINGS[profile]
-    groups = [experiments.vanilla_and_implicit(setting), *experiments.solvers(setting).values(), *experiments.gradient_norms(setting).values()]
+    groups = [
+        experiments.vanilla_and_implicit(setting),
+        *experiments.solvers(setting).values(),
+        *experiments.gradient_norms(setting).values(),
+    ]
     for of in (experiments.tricks, experiments.iterations, experiments.generalisation):
         by_rest = {}
         for (first, second), configs in of(setting).items():
@@ -74,18 +88,28 @@ def test_pairs_differ_in_nothing_but_the_variant(profile):
         for method, configs in group.items():
             assert {config.model.variant for config in configs} == {method}
             for config, implicit in paired(configs, group["IN"]):
-                allowed = {"training.steps"} if config.model.num_iterations == 1 else set()  # checked below
-                assert differ(config, implicit) - allowed == ({"model.variant"} if method != "IN" else set())
+                allowed = (
+                    {"training.steps"} if config.model.num_iterations == 1 else set()
+                )  # checked below
+                assert differ(config, implicit) - allowed == (
+                    {"model.variant"} if method != "IN" else set()
+                )
 
 
 @every_profile
 def test_each_removal_removes_one_trick(profile):
     setting = SETTINGS[profile]
     groups = experiments.tricks(setting)
-    assert set(groups) == {(method, what) for method in ("vanilla", "IN") for what in ("nothing", *TRICKS)}
+    assert set(groups) == {
+        (method, what) for method in ("vanilla", "IN") for what in ("nothing", *TRICKS)
+    }
     for (method, what), configs in groups.items():
         whole = groups[method, "nothing"]
-        assert [config.seed for config in configs] == [config.seed for config in whole] == list(setting.swept_seeds)
+        assert (
+            [config.seed for config in configs]
+            == [config.seed for config in whole]
+            == list(setting.swept_seeds)
+        )
         for config, other in zip(configs, whole):
             t = config.training
             assert config.model.variant == method
@@ -99,23 +123,44 @@ def test_each_removal_removes_one_trick(profile):
 @every_profile
 def test_runs_with_the_tricks_and_without_differ_in_the_tricks(profile):
     setting = SETTINGS[profile]
-    solvers, tricks, pair = experiments.solvers(setting), experiments.tricks(setting), experiments.vanilla_and_implicit(setting)
-    assert solvers["with all tricks"]["IN"] == tricks["IN", "nothing"] and solvers["with all tricks"]["vanilla"] == tricks["vanilla", "nothing"]
+    solvers, tricks, pair = (
+        experiments.solvers(setting),
+        experiments.tricks(setting),
+        experiments.vanilla_and_implicit(setting),
+    )
+    assert (
+        solvers["with all tricks"]["IN"] == tricks["IN", "nothing"]
+        and solvers["with all tricks"]["vanilla"] == tricks["vanilla", "nothing"]
+    )
     if profile == "paper":
-        assert set(solvers) == {"with all tricks"} and solvers["with all tricks"]["IN"] == pair["IN"], "the paper trains with them"
+        assert (
+            set(solvers) == {"with all tricks"} and solvers["with all tricks"]["IN"] == pair["IN"]
+        ), "the paper trains with them"
         return
     assert solvers["without the tricks"]["IN"] == pair["IN"]
     for method, configs in solvers["with all tricks"].items():
         for config, plain in paired(configs, solvers["without the tricks"][method]):
             assert WITHIN <= differ(config, plain) <= WITHIN | {"training.steps"}
-            assert (plain.training.clip, plain.training.lr_decay_epochs, plain.training.warmup_steps) == (None, None, 0)
+            assert (
+                plain.training.clip,
+                plain.training.lr_decay_epochs,
+                plain.training.warmup_steps,
+            ) == (None, None, 0)
 
 
 def test_the_tricks_are_the_papers():
     papers = experiments.tricks(SETTINGS["paper"])["IN", "nothing"][0].training
-    assert (papers.steps, papers.warmup_steps, papers.clip, papers.lr_decay_epochs) == (250_000, 30_000, 1.0, 4)
+    assert (papers.steps, papers.warmup_steps, papers.clip, papers.lr_decay_epochs) == (
+        250_000,
+        30_000,
+        1.0,
+        4,
+    )
     ours = experiments.tricks(SETTINGS["cpu"])["IN", "nothing"][0].training
-    assert ours.warmup_steps / ours.steps == papers.warmup_steps / papers.steps and ours.clip == papers.clip
+    assert (
+        ours.warmup_steps / ours.steps == papers.warmup_steps / papers.steps
+        and ours.clip == papers.clip
+    )
 
 
 @every_profile
@@ -123,7 +168,9 @@ def test_solvers(profile):
     setting = SETTINGS[profile]
     groups, pair = experiments.solvers(setting), experiments.vanilla_and_implicit(setting)
     everything = next(iter(groups.values()))
-    assert set(everything) == set(VARIANTS), "Table 2, and Anderson's solver in both places and forward alone"
+    assert set(everything) == set(VARIANTS), (
+        "Table 2, and Anderson's solver in both places and forward alone"
+    )
     assert {"vanilla", "IB", "BB", "IN", "BN"} <= set(groups["with all tricks"])
     assert (everything["vanilla"], everything["IN"]) == (pair["vanilla"], pair["IN"])
     for name in set(everything) - {"vanilla", "IN"}:
@@ -134,8 +181,16 @@ def test_solvers(profile):
 def test_the_cost_is_measured_at_the_sizes_of_the_runs(profile):
     setting = SETTINGS[profile]
     cost, run = experiments.solver_cost(setting), experiments.vanilla_and_implicit(setting)["IN"][0]
-    assert set(cost.variants) == set(VARIANTS) and cost.iterations == (run.model.num_iterations,) and cost.training_step == run.model
-    assert {path.split(".")[0] for path in differ(cost, experiments.complexity(setting))} == {"variants", "iterations", "training_step"}
+    assert (
+        set(cost.variants) == set(VARIANTS)
+        and cost.iterations == (run.model.num_iterations,)
+        and cost.training_step == run.model
+    )
+    assert {path.split(".")[0] for path in differ(cost, experiments.complexity(setting))} == {
+        "variants",
+        "iterations",
+        "training_step",
+    }
     assert (cost.size, cost.tokens) == (run.model.slot_size, (run.model.image_size // 4) ** 2)
     if profile in ("cpu", "paper"):  # the scales whose numbers are looked at
         assert (cost.batch, cost.slots) == (run.training.batch_size, run.model.num_slots)
@@ -149,12 +204,19 @@ def test_iterations_differ_in_their_number_and_length(profile):
     assert set(groups) == {(method, n) for method in pair for n in counts} and {1, 7} <= counts
     if profile in ("cpu", "paper"):
         assert counts == {1, 3, 5, 7, 11, 15}
-    sweep = {config.training.steps for (method, n), group in groups.items() for config in group if n != 7 and (method, n) != ("vanilla", 1)}
+    sweep = {
+        config.training.steps
+        for (method, n), group in groups.items()
+        for config in group
+        if n != 7 and (method, n) != ("vanilla", 1)
+    }
     (length,) = sweep
     for (method, n), configs in groups.items():
         for config, usual in paired(configs, pair[method]):
             assert (config.model.variant, config.model.num_iterations) == (method, n)
-            assert differ(config, usual) - {"training.steps"} == ({"model.num_iterations"} if n != 7 else set())
+            assert differ(config, usual) - {"training.steps"} == (
+                {"model.num_iterations"} if n != 7 else set()
+            )
             assert config.training.steps >= length, "so that all can be compared at that length"
     assert all(groups[method, 7] == pair[method] for method in pair)
 
@@ -163,11 +225,16 @@ def test_iterations_differ_in_their_number_and_length(profile):
 def test_precisions_differ_in_the_precision(profile):
     setting = SETTINGS[profile]
     groups, pair = experiments.precisions(setting), experiments.vanilla_and_implicit(setting)
-    assert list(groups) == [(method, precision) for method in ("vanilla", "IN") for precision in ("float32", "bfloat16")]
+    assert list(groups) == [
+        (method, precision) for method in ("vanilla", "IN") for precision in ("float32", "bfloat16")
+    ]
     for method in pair:
         assert groups[method, "float32"] == pair[method]
         for half, single in paired(groups[method, "bfloat16"], pair[method]):
-            assert differ(half, single) == {"training.precision"} and half.training.precision == "bfloat16"
+            assert (
+                differ(half, single) == {"training.precision"}
+                and half.training.precision == "bfloat16"
+            )
 
 
 @every_profile
@@ -176,7 +243,9 @@ def test_one_iteration_beside_the_pair(profile):
     groups, pair = experiments.one_iteration(setting), experiments.vanilla_and_implicit(setting)
     assert groups == {"vanilla, n = 1": experiments.iterations(setting)["vanilla", 1], **pair}
     for one, usual in paired(groups["vanilla, n = 1"], pair["vanilla"]):
-        assert differ(one, usual) == {"model.num_iterations"} and one.model.num_iterations == 1, "as long as the pair, too"
+        assert differ(one, usual) == {"model.num_iterations"} and one.model.num_iterations == 1, (
+            "as long as the pair, too"
+        )
     assert all(name.split(",")[0] in plots.COLOURS for name in groups)
 
 
@@ -184,8 +253,15 @@ def test_one_iteration_beside_the_pair(profile):
 def test_gradient_norms_are_of_runs_that_other_figures_show(profile):
     setting = SETTINGS[profile]
     groups, tricks = experiments.gradient_norms(setting), experiments.tricks(setting)
-    assert groups["clipping"] == {method: tricks[method, "clipping"] for method in ("vanilla", "IN")}
-    assert all(config.training.clip is None for group in groups.values() for configs in group.values() for config in configs), "or nothing could be seen"
+    assert groups["clipping"] == {
+        method: tricks[method, "clipping"] for method in ("vanilla", "IN")
+    }
+    assert all(
+        config.training.clip is None
+        for group in groups.values()
+        for configs in group.values()
+        for config in configs
+    ), "or nothing could be seen"
     shown = slates(setting, ["fig05_optimization_tricks", "fig01_overview"])
     assert set(slates(setting, ["fig06a_gradient_norms"])) <= set(shown)
 
@@ -194,13 +270,18 @@ def test_gradient_norms_are_of_runs_that_other_figures_show(profile):
 def test_the_set_predictors_differ_in_method_and_iterations(profile):
     setting = SETTINGS[profile]
     groups = experiments.property_prediction(setting)
-    assert set(groups) >= {("vanilla", 1), ("vanilla", 3), ("IN", 3), ("IN", 7)} and max(n for method, n in groups if method == "IN") > 7
+    assert (
+        set(groups) >= {("vanilla", 1), ("vanilla", 3), ("IN", 3), ("IN", 7)}
+        and max(n for method, n in groups if method == "IN") > 7
+    )
     for (method, n), configs in groups.items():
         assert [config.seed for config in configs] == list(setting.swept_seeds)
         for config, other in paired(configs, groups["IN", 3]):
             assert (config.model.variant, config.model.num_iterations) == (method, n)
             assert differ(config, other) <= {"model.variant", "model.num_iterations"}
-            assert config.training.clip is None and config.model.num_slots >= config.data.max_objects
+            assert (
+                config.training.clip is None and config.model.num_slots >= config.data.max_objects
+            )
 
 
 @every_profile
@@ -210,14 +291,19 @@ def test_the_autoencoders_differ_in_method_alone(profile):
     for config, other in paired(groups["vanilla"], groups["IN"]):
         assert differ(config, other) == {"model.variant"} and config.training.clip is None
         assert differ(config.crowded, config.data) <= {"num_scenes", "min_objects", "max_objects"}
-        assert config.crowded.min_objects > config.data.max_objects, "more than any scene it is trained on"
+        assert config.crowded.min_objects > config.data.max_objects, (
+            "more than any scene it is trained on"
+        )
         assert config.model.num_slots > config.data.max_objects, "one for the background"
 
 
 def test_crowded_scenes_follow_the_overrides():
     setting = experiments.setting("smoke", overrides={"data.size": 32, "model.image_size": 32})
     (config,) = experiments.segmentation(setting)["IN"]
-    assert config.crowded.size == config.data.size == 32 and config.crowded.min_objects > config.data.max_objects
+    assert (
+        config.crowded.size == config.data.size == 32
+        and config.crowded.min_objects > config.data.max_objects
+    )
 
 
 @pytest.mark.parametrize("figure", [experiments.property_prediction, experiments.segmentation])
@@ -233,7 +319,9 @@ def test_what_these_figures_compare_is_not_overridden(figure):
 def test_a_caption_says_what_the_model_is_trained_on(profile):
     setting = SETTINGS[profile]
     words = setting.caption_of(*experiments.segmentation(setting)["IN"])
-    assert words.startswith("Generated CLEVR scenes, not the authors' files.") and "dVAE" not in words.replace(experiments.PROFILES[profile], "")
+    assert words.startswith(
+        "Generated CLEVR scenes, not the authors' files."
+    ) and "dVAE" not in words.replace(experiments.PROFILES[profile], "")
     if profile in ("quick", "cpu"):
         assert "dVAE" not in words and "smaller networks" in words
 
@@ -244,10 +332,17 @@ def test_figures_share_their_runs(profile):
     named = {name: set(experiments.runs_of(name, setting)) for name in NOTEBOOKS}
     assert named["fig12_13_no_clipping"] <= named["fig05_optimization_tricks"]
     assert named["fig04_qualitative"] == named["tab03_fid_mse"]
-    assert {c for c in named["tab03_fid_mse"] if c.kind != "regeneration"} <= named["sec53_validation_loss"]
+    assert {c for c in named["tab03_fid_mse"] if c.kind != "regeneration"} <= named[
+        "sec53_validation_loss"
+    ]
     for name in ("fig03a_residuals", "fig02_one_line", "fig09_10_decompositions"):
         assert named[name] <= named["fig01_overview"]
-    for name in ("fig06c_one_iteration", "fig06b_iterations", "fig03b_solvers", "sec53_validation_loss"):
+    for name in (
+        "fig06c_one_iteration",
+        "fig06b_iterations",
+        "fig03b_solvers",
+        "sec53_validation_loss",
+    ):
         assert named["fig01_overview"] <= named[name]
     assert named["data_gallery"] == set()
 
@@ -261,15 +356,23 @@ def test_data_sets_differ_in_their_data_alone(profile):
     groups, pair = experiments.generalisation(setting), experiments.vanilla_and_implicit(setting)
     third = "COCO-2017" if profile == "paper" else "photos"
     assert list(dict.fromkeys(name for name, _ in groups)) == ["CLEVR-Mirror", "ShapeStacks", third]
-    expected = {"CLEVR-Mirror": ("clevr_mirror", "generator"), "ShapeStacks": ("shapestacks", "generator"), "photos": ("photos", "generator")}
+    expected = {
+        "CLEVR-Mirror": ("clevr_mirror", "generator"),
+        "ShapeStacks": ("shapestacks", "generator"),
+        "photos": ("photos", "generator"),
+    }
     expected["COCO-2017"] = ("coco", "files")
     for (name, method), configs in groups.items():
         assert {(config.data.name, config.data.door) for config in configs} == {expected[name]}
         for config, clevr in paired(configs, pair[method]):
             changed = differ(config, clevr)
-            assert {path.removeprefix("dvae.").split(".")[0] for path in changed} == (set() if name == "CLEVR-Mirror" else {"data"})
+            assert {path.removeprefix("dvae.").split(".")[0] for path in changed} == (
+                set() if name == "CLEVR-Mirror" else {"data"}
+            )
             assert not {"data.size", "data.num_scenes", "data.seed"} & changed
-    assert {config.data.name for config in slates(setting)} == {expected[name][0] for name, _ in groups}
+    assert {config.data.name for config in slates(setting)} == {
+        expected[name][0] for name, _ in groups
+    }
 
 
 def test_the_papers_data_sets():
@@ -279,12 +382,19 @@ def test_the_papers_data_sets():
     assert experiments.resolutions(setting) == (64, 96)
     for key, configs in small.items():
         for config, larger in paired(configs, large[key]):
-            assert differ(config, larger) == {"data.size", "model.image_size"} and (config.data.size, larger.data.size) == (64, 96)
+            assert differ(config, larger) == {"data.size", "model.image_size"} and (
+                config.data.size,
+                larger.data.size,
+            ) == (64, 96)
     shown = set(slates(setting, ["sec53_validation_loss"]))
-    assert shown == {config for groups in (small, large) for configs in groups.values() for config in configs}
+    assert shown == {
+        config for groups in (small, large) for configs in groups.values() for config in configs
+    }
     scored = experiments.regeneration(setting)
     assert {key: [run.slate for run in group] for key, group in scored.items()} == large
-    assert {(run.features, run.images) for group in scored.values() for run in group} == {("inception", None)}
+    assert {(run.features, run.images) for group in scored.values() for run in group} == {
+        ("inception", None)
+    }
     assert all(len(group) == 4 for groups in (small, large) for group in groups.values()), "seeds"
 
 
@@ -294,16 +404,27 @@ def test_the_small_scales_data_sets(profile):
     setting = SETTINGS[profile]
     (size,) = experiments.resolutions(setting)
     groups, scored = experiments.generalisation(setting), experiments.regeneration(setting)
-    assert {config.data.size for config in slates(setting)} == {size} and groups == experiments.generalisation(setting, size)
+    assert {config.data.size for config in slates(setting)} == {
+        size
+    } and groups == experiments.generalisation(setting, size)
     for config in slates(setting):
-        assert config.data.door == "generator" and data.which_door(config.data.name, "generator") == "generator"
+        assert (
+            config.data.door == "generator"
+            and data.which_door(config.data.name, "generator") == "generator"
+        )
     assert {key: [run.slate for run in group] for key, group in scored.items()} == groups
     assert {run.features for group in scored.values() for run in group} == {"efficientnet-lite0"}
     other = experiments.regeneration(setting, "inception")
-    assert all(differ(a, b) == {"features"} and a.features == "inception" for key in scored for a, b in paired(other[key], scored[key]))
+    assert all(
+        differ(a, b) == {"features"} and a.features == "inception"
+        for key in scored
+        for a, b in paired(other[key], scored[key])
+    )
     if profile == "cpu":
         (images,) = {run.images for group in scored.values() for run in group}
-        assert images > frechet.NETWORKS["efficientnet-lite0"].dimension, "a covariance takes more images than features"
+        assert images > frechet.NETWORKS["efficientnet-lite0"].dimension, (
+            "a covariance takes more images than features"
+        )
 
 
 @every_profile
@@ -315,7 +436,10 @@ def test_models_fit_their_data_and_their_dvae(profile):
         assert config.model.image_size == config.data.size
         assert (config.dvae is None) == (profile == "paper")
         if config.dvae:
-            assert config.dvae.data == config.data and config.dvae.vocab_size == config.model.vocab_size
+            assert (
+                config.dvae.data == config.data
+                and config.dvae.vocab_size == config.model.vocab_size
+            )
     # on one data set all share one, so that they see the same tokens
     dvaes = {config.dvae for config in configs}
     assert len(dvaes) == (1 if profile == "paper" else 3)
@@ -335,7 +459,10 @@ def prerequisites(config):
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_what_is_needed_comes_first_and_once(notebook, profile):
     setting = SETTINGS[profile]
-    listed, shown = experiments.runs_of(notebook, setting), [config for group in NOTEBOOKS[notebook](setting).values() for config in group]
+    listed, shown = (
+        experiments.runs_of(notebook, setting),
+        [config for group in NOTEBOOKS[notebook](setting).values() for config in group],
+    )
     assert len(set(listed)) == len(listed)
     for k, config in enumerate(listed):
         assert prerequisites(config) <= set(listed[:k])
@@ -345,9 +472,19 @@ def test_what_is_needed_comes_first_and_once(notebook, profile):
 def test_needs():
     setting = SETTINGS["smoke"]
     scored = experiments.regeneration(setting)["ShapeStacks", "IN"][0]
-    assert experiments.needs(scored) == [scored.slate.dvae, scored.slate] and scored.slate.dvae.data.name == "shapestacks"
-    assert experiments.needs(scored.slate) == [scored.slate.dvae] and experiments.needs(scored.slate.dvae) == []
-    assert experiments.needs(experiments.complexity(setting)) == experiments.needs(experiments.solver_cost(setting)) == []
+    assert (
+        experiments.needs(scored) == [scored.slate.dvae, scored.slate]
+        and scored.slate.dvae.data.name == "shapestacks"
+    )
+    assert (
+        experiments.needs(scored.slate) == [scored.slate.dvae]
+        and experiments.needs(scored.slate.dvae) == []
+    )
+    assert (
+        experiments.needs(experiments.complexity(setting))
+        == experiments.needs(experiments.solver_cost(setting))
+        == []
+    )
     joint = experiments.regeneration(SETTINGS["paper"])["ShapeStacks", "IN"][0]
     assert experiments.needs(joint) == [joint.slate] and experiments.needs(joint.slate) == []
 
@@ -375,13 +512,22 @@ def test_the_profiles_own_seeds(profile):
     setting = SETTINGS[profile]
     expected = {"cpu": ((0, 1, 2), (0,)), "paper": ((0, 1, 2, 3),) * 2}.get(profile, ((0,),) * 2)
     assert (setting.seeds, setting.swept_seeds) == expected
-    pair = [config for group in experiments.vanilla_and_implicit(setting).values() for config in group]
-    half = [config for (_, precision), group in experiments.precisions(setting).items() for config in group if precision == "bfloat16"]
+    pair = [
+        config for group in experiments.vanilla_and_implicit(setting).values() for config in group
+    ]
+    half = [
+        config
+        for (_, precision), group in experiments.precisions(setting).items()
+        for config in group
+        if precision == "bfloat16"
+    ]
     seen = set()
     for notebook in NOTEBOOKS.values():
         for group in map(trained, notebook(setting).values()):
             if group:
-                of_the_pair = all(getattr(config, "slate", config) in pair or config in half for config in group)
+                of_the_pair = all(
+                    getattr(config, "slate", config) in pair or config in half for config in group
+                )
                 seeds = tuple(config.seed for config in group)
                 assert seeds == (expected[0] if of_the_pair else expected[1])
                 seen.add(seeds)
@@ -404,7 +550,9 @@ COMPARED = [
 @pytest.mark.parametrize("groups, path, value", COMPARED)
 def test_what_a_figure_compares_cannot_be_overridden(groups, path, value, profile):
     setting = experiments.setting(profile, overrides={path: value})
-    with pytest.raises(ValueError, match=f"overrides: {re.escape(path)} is what this figure compares"):
+    with pytest.raises(
+        ValueError, match=f"overrides: {re.escape(path)} is what this figure compares"
+    ):
         groups(setting)
     for config in experiments.vanilla_and_implicit(setting)["IN"]:
         assert flat(config)[path] == value, "of figures that do not compare it"
@@ -412,7 +560,11 @@ def test_what_a_figure_compares_cannot_be_overridden(groups, path, value, profil
 
 def test_several_are_all_named_and_sizes_are_compared_at_the_papers_scale():
     with pytest.raises(ValueError, match=r"training\.clip and training\.warmup_steps is"):
-        experiments.tricks(experiments.setting("smoke", overrides={"training.warmup_steps": 1, "lr": 1.0, "training.clip": 2.0}))
+        experiments.tricks(
+            experiments.setting(
+                "smoke", overrides={"training.warmup_steps": 1, "lr": 1.0, "training.clip": 2.0}
+            )
+        )
     setting = experiments.setting("paper", overrides={"data.size": 32, "model.image_size": 32})
     with pytest.raises(ValueError, match=r"data\.size and model\.image_size"):
         experiments.runs_of("sec53_validation_loss", setting)
@@ -424,17 +576,26 @@ def test_several_are_all_named_and_sizes_are_compared_at_the_papers_scale():
 def test_an_overridden_number_of_steps_is_that_of_every_run(profile):
     setting = experiments.setting(profile, overrides={"training.steps": 4, "model.num_slots": 2})
     configs = slates(setting)
-    assert len(configs) > 20 and {(c.training.steps, c.model.num_slots) for c in configs} == {(4, 2)}
-    assert {c.dvae for c in configs} == {c.dvae for c in slates(SETTINGS[profile])}, "the dVAE's training is not the runs'"
+    assert len(configs) > 20 and {(c.training.steps, c.model.num_slots) for c in configs} == {
+        (4, 2)
+    }
+    assert {c.dvae for c in configs} == {c.dvae for c in slates(SETTINGS[profile])}, (
+        "the dVAE's training is not the runs'"
+    )
 
 
 @every_small_profile
 def test_an_overridden_data_set_reaches_the_dvaes(profile):
-    setting = experiments.setting(profile, overrides={"data.num_scenes": 61, "model.vocab_size": 20, "data.seed": 5})
+    setting = experiments.setting(
+        profile, overrides={"data.num_scenes": 61, "model.vocab_size": 20, "data.seed": 5}
+    )
     for config in slates(setting):
         for part in (config, config.dvae):
             assert (part.data.num_scenes, part.data.seed) == (61, 5)
-        assert config.model.vocab_size == config.dvae.vocab_size == 20 and config.dvae.data == config.data
+        assert (
+            config.model.vocab_size == config.dvae.vocab_size == 20
+            and config.dvae.data == config.data
+        )
 
 
 @every_profile
@@ -450,7 +611,12 @@ def test_steps_are_the_profiles_unless_given_or_overridden(profile):
 def test_a_change_reaches_the_config_that_it_names():
     setting = SETTINGS["smoke"]
     changed = experiments.slate(setting, "BB", 3, model__num_iterations=2, lr=0.5)
-    assert (changed.model.variant, changed.seed, changed.model.num_iterations, changed.lr) == ("BB", 3, 2, 0.5)
+    assert (changed.model.variant, changed.seed, changed.model.num_iterations, changed.lr) == (
+        "BB",
+        3,
+        2,
+        0.5,
+    )
     assert differ(changed, experiments.slate(setting, "BB", 3)) == {"model.num_iterations", "lr"}
     with pytest.raises(ValueError, match="'model.iterations'.*num_iterations"):
         experiments.slate(setting, "IN", 0, model__iterations=2)
@@ -465,26 +631,39 @@ def caption(setting, of):
 
 def test_a_caption_says_where_every_picture_comes_from():
     small = caption(SETTINGS["cpu"], experiments.generalisation)
-    for words in ("Generated CLEVR-Mirror scenes, not the authors' files.", "Generated ShapeStacks scenes, not the authors' files.", "in place of COCO"):
+    for words in (
+        "Generated CLEVR-Mirror scenes, not the authors' files.",
+        "Generated ShapeStacks scenes, not the authors' files.",
+        "in place of COCO",
+    ):
         assert small.count(words) == 1, "once, however many runs"
     assert PROFILES["cpu"] in small and "COCO-2017" not in small
     papers = caption(SETTINGS["paper"], experiments.generalisation)
     assert "COCO-2017, the authors' files." in papers and "photo" not in papers
     files = experiments.setting("cpu", overrides={"data.door": "files", "data.name": "shapestacks"})
-    assert files.caption.startswith("ShapeStacks scenes, the authors' files.") and "Overridden: data.door = files, data.name = shapestacks." in files.caption
+    assert (
+        files.caption.startswith("ShapeStacks scenes, the authors' files.")
+        and "Overridden: data.door = files, data.name = shapestacks." in files.caption
+    )
 
 
 @every_profile
 def test_the_settings_own_caption_is_that_of_its_pair(profile):
     setting = SETTINGS[profile]
-    assert setting.caption == caption(setting, experiments.vanilla_and_implicit) and "CLEVR-Mirror" in setting.caption and "Stacks" not in setting.caption
+    assert (
+        setting.caption == caption(setting, experiments.vanilla_and_implicit)
+        and "CLEVR-Mirror" in setting.caption
+        and "Stacks" not in setting.caption
+    )
 
 
 @every_profile
 def test_a_caption_says_how_long_its_own_runs_were_trained(profile):
     """The sweeps can be shorter than the pair, and a figure of both names both."""
     for of in (experiments.vanilla_and_implicit, experiments.tricks, experiments.iterations):
-        lengths = sorted({config.training.steps for group in of(SETTINGS[profile]).values() for config in group})
+        lengths = sorted(
+            {config.training.steps for group in of(SETTINGS[profile]).values() for config in group}
+        )
         words = {1: "{:,}", 2: "{:,} or {:,}"}[len(lengths)].format(*lengths)
         assert f". {words} training steps. Scale" in caption(SETTINGS[profile], of)
     if profile == "paper":
@@ -502,15 +681,22 @@ def test_the_authors_files_of_all_three_data_sets(profile):
     setting = experiments.setting(profile, overrides={"data.door": "files"})
     assert list(experiments.data_sets(setting)) == ["CLEVR-Mirror", "ShapeStacks", "COCO-2017"]
     configs = [group[0] for group in experiments.generalisation(setting).values()]
-    assert {(c.data.name, c.data.door) for c in configs} == {(name, "files") for name in ("clevr_mirror", "shapestacks", "coco")}
+    assert {(c.data.name, c.data.door) for c in configs} == {
+        (name, "files") for name in ("clevr_mirror", "shapestacks", "coco")
+    }
     assert not set(experiments.data_sets(setting)) & set(experiments.STAND_INS)
 
 
 def test_stand_ins_are_what_the_small_profiles_show_in_cocos_place():
-    assert set(experiments.data_sets(experiments.setting("cpu"))) - set(experiments.data_sets(experiments.setting("paper"))) == set(experiments.STAND_INS)
+    assert set(experiments.data_sets(experiments.setting("cpu"))) - set(
+        experiments.data_sets(experiments.setting("paper"))
+    ) == set(experiments.STAND_INS)
 
 
 def test_another_size_is_the_one_resolution():
     setting = experiments.setting("cpu", overrides={"data.size": 48, "model.image_size": 48})
     assert experiments.resolutions(setting) == (48,)
-    assert {(c.data.size, c.model.image_size) for (c, *_) in experiments.generalisation(setting, 48).values()} == {(48, 48)}
+    assert {
+        (c.data.size, c.model.image_size)
+        for (c, *_) in experiments.generalisation(setting, 48).values()
+    } == {(48, 48)}

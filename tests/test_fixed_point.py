@@ -9,7 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.graph import saved_tensors_hooks
 
-from paper_lib.fixed_point import Anderson, Broyden, Implicit, Iteration, Neumann, Unrolled, fixed_point, jacobian, spectral_norm, spectral_radius
+from paper_lib.fixed_point import (
+    Anderson,
+    Broyden,
+    Implicit,
+    Iteration,
+    Neumann,
+    Unrolled,
+    fixed_point,
+    jacobian,
+    spectral_norm,
+    spectral_radius,
+)
 
 f64 = torch.float64
 SOLVERS = [Iteration(300, tol=1e-11), Broyden(60, tol=1e-11), Anderson(60, tol=1e-11)]
@@ -25,12 +36,20 @@ def affine(shape, norms=(0.3, 0.6, 0.9), dtype=f64, seed=0):
     generator = torch.Generator().manual_seed(seed)
     batch, dim = len(norms), math.prod(shape)
     A = torch.randn(batch, dim, dim, generator=generator, dtype=f64)
-    A = A / torch.linalg.matrix_norm(A, 2)[:, None, None] * torch.tensor(norms, dtype=f64)[:, None, None]
+    A = (
+        A
+        / torch.linalg.matrix_norm(A, 2)[:, None, None]
+        * torch.tensor(norms, dtype=f64)[:, None, None]
+    )
     b = torch.randn(batch, dim, generator=generator, dtype=f64)
     star = torch.linalg.solve(torch.eye(dim, dtype=f64) - A, b).view(batch, *shape)
 
     def f(z, rows=slice(None)):
-        return torch.einsum("bij,bj->bi", A[rows].to(dtype), z.reshape(len(z), dim)).add(b[rows].to(dtype)).view_as(z)
+        return (
+            torch.einsum("bij,bj->bi", A[rows].to(dtype), z.reshape(len(z), dim))
+            .add(b[rows].to(dtype))
+            .view_as(z)
+        )
 
     return f, star
 
@@ -42,8 +61,13 @@ class Tanh:
         generator = torch.Generator().manual_seed(1)
         W = torch.randn(dim, dim, generator=generator, dtype=f64)
         shapes = [(dim, 4), (dim,), (batch, 4), (batch, dim)]
-        draws = [W / torch.linalg.matrix_norm(W, 2) * scale, *(torch.randn(s, generator=generator, dtype=f64) for s in shapes)]
-        self.W, self.U, self.c, self.x, self.g = (t.to(dtype) for t in draws)  # g: an incoming gradient
+        draws = [
+            W / torch.linalg.matrix_norm(W, 2) * scale,
+            *(torch.randn(s, generator=generator, dtype=f64) for s in shapes),
+        ]
+        self.W, self.U, self.c, self.x, self.g = (
+            t.to(dtype) for t in draws
+        )  # g: an incoming gradient
         self.z0 = torch.zeros(batch, dim, dtype=dtype)
         self.leaves = [t.requires_grad_() for t in (self.W, self.U, self.c, self.x)]
 
@@ -78,7 +102,9 @@ def rows_times(u, M):
 def close(a, b, tol):
     for ours, theirs in zip(a, b, strict=True):
         assert ours.shape == theirs.shape
-        assert (ours - theirs).norm() <= tol * theirs.norm(), f"{(ours - theirs).norm() / theirs.norm():.1e}"
+        assert (ours - theirs).norm() <= tol * theirs.norm(), (
+            f"{(ours - theirs).norm() / theirs.norm():.1e}"
+        )
 
 
 def residual(f, z):
@@ -100,7 +126,9 @@ def test_solvers_find_the_fixed_point(solver, shape):
     assert (residual(f, result.value) <= 1e-10).all()
 
 
-@pytest.mark.parametrize("solver", [Iteration(200, 1e-6), Broyden(40, 1e-6), Anderson(40, 1e-6)], ids=name)
+@pytest.mark.parametrize(
+    "solver", [Iteration(200, 1e-6), Broyden(40, 1e-6), Anderson(40, 1e-6)], ids=name
+)
 @pytest.mark.parametrize("dtype, tol", [(torch.float32, 1e-4), (torch.bfloat16, 0.03)], ids=str)
 @pytest.mark.parametrize("adjoint", [Neumann(), Implicit(Broyden(30, 1e-5))], ids=name)
 def test_solvers_in_low_precision(solver, dtype, tol, adjoint):
@@ -115,8 +143,12 @@ def test_solvers_in_low_precision(solver, dtype, tol, adjoint):
         assert solution.converged.all()
 
 
-@pytest.mark.parametrize("solver", [Iteration(100), Broyden(20, 1e-4), Anderson(20, 1e-4)], ids=name)
-@pytest.mark.parametrize("adjoint", [Neumann(), Implicit(Broyden(20, 1e-4)), Implicit(Anderson(20, 1e-4))], ids=name)
+@pytest.mark.parametrize(
+    "solver", [Iteration(100), Broyden(20, 1e-4), Anderson(20, 1e-4)], ids=name
+)
+@pytest.mark.parametrize(
+    "adjoint", [Neumann(), Implicit(Broyden(20, 1e-4)), Implicit(Anderson(20, 1e-4))], ids=name
+)
 def test_under_autocast(solver, adjoint):
     """The map answers in bfloat16; the state stays in float32, and value and gradient are those of float64 to bfloat16's accuracy."""
     problem, exact = Tanh(scale=0.7, dtype=torch.float32), Tanh(scale=0.7)
@@ -132,11 +164,17 @@ def test_under_autocast(solver, adjoint):
     assert set(dtypes) == {torch.bfloat16} and value.dtype == torch.float32
     z = exact.star()
     close([value.double()], [z], 0.02)
-    u = exact.g if isinstance(adjoint, Neumann) else rows_times(exact.g, torch.linalg.inv(torch.eye(6, dtype=f64) - exact.J(z)))
+    u = (
+        exact.g
+        if isinstance(adjoint, Neumann)
+        else rows_times(exact.g, torch.linalg.inv(torch.eye(6, dtype=f64) - exact.J(z)))
+    )
     close([g.double() for g in problem.gradients(value)], exact.pull(u, z), 0.06)
 
 
-@pytest.mark.parametrize("solver", [Iteration(60, tol=1e-5), Broyden(12, tol=1e-5), Anderson(12, tol=1e-5)], ids=name)
+@pytest.mark.parametrize(
+    "solver", [Iteration(60, tol=1e-5), Broyden(12, tol=1e-5), Anderson(12, tol=1e-5)], ids=name
+)
 def test_each_sample_is_its_own_problem(solver):
     f, star = affine((3, 2), norms=(0.01, 0.3, 0.6, 0.95))
     z0 = torch.randn(star.shape, dtype=f64, generator=torch.Generator().manual_seed(2))
@@ -149,10 +187,16 @@ def test_each_sample_is_its_own_problem(solver):
         n = int(alone.steps)
         assert together.steps[i] == n and together.converged[i] == alone.converged[0]
         torch.testing.assert_close(together.value[i], alone.value[0], rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(together.residuals[:n, i], alone.residuals[:, 0], rtol=1e-6, atol=1e-12)
-        assert (together.residuals[n:, i] == together.residuals[n - 1, i]).all(), "a stopped sample repeats its last"
+        torch.testing.assert_close(
+            together.residuals[:n, i], alone.residuals[:, 0], rtol=1e-6, atol=1e-12
+        )
+        assert (together.residuals[n:, i] == together.residuals[n - 1, i]).all(), (
+            "a stopped sample repeats its last"
+        )
         assert together.converged[i] == bool(together.residuals[-1, i] <= 1e-5)
-        assert (together.residuals[: n - 1, i] > 1e-5).all(), "and it stopped no later than it could"
+        assert (together.residuals[: n - 1, i] > 1e-5).all(), (
+            "and it stopped no later than it could"
+        )
         assert all(torch.equal(z[i], seen[n][i]) for z in seen[n:]), "and stays where it is"
 
 
@@ -168,7 +212,9 @@ def test_residuals_are_those_of_the_iterates(solver):
 
     result = solver.solve(spy, torch.ones_like(star))
     assert len(seen) == len(result.residuals) + 1 <= 10
-    torch.testing.assert_close(result.residuals, torch.stack([residual(f, z) for z in seen[1:]]), rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(
+        result.residuals, torch.stack([residual(f, z) for z in seen[1:]]), rtol=1e-5, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS, ids=name)
@@ -180,10 +226,17 @@ def test_iteration_counts_and_residuals(adjoint):
         residuals.append(residual(f, z))
         z = f(z)
 
-    solution = fixed_point(lambda z: calls.append(1) or f(z), torch.ones_like(star), solver=Iteration(6), adjoint=adjoint)
+    solution = fixed_point(
+        lambda z: calls.append(1) or f(z),
+        torch.ones_like(star),
+        solver=Iteration(6),
+        adjoint=adjoint,
+    )
     assert len(calls) == 6 + (adjoint != Unrolled())
     torch.testing.assert_close(solution.residuals, torch.stack(residuals))
-    assert (solution.steps == 6).all() and not solution.converged.any() and not solution.failed.any()
+    assert (
+        (solution.steps == 6).all() and not solution.converged.any() and not solution.failed.any()
+    )
     torch.testing.assert_close(solution.value, z if adjoint == Unrolled() else f(z))
 
 
@@ -202,11 +255,20 @@ def test_best_iterate_is_kept(solver):
 def test_best_iterate_may_be_the_first():
     z0 = torch.full((1, 1), 1.2, dtype=f64)
     for solver in (Broyden(1), Anderson(1)):
-        result = solver.solve(lambda z: 3 - z**2, z0)  # 1.2 -> 1.56 -> 0.57: away from the fixed point 1.30
-        assert result.value == z0 and result.steps == 1 and result.residuals[0] > (0.36 / 1.56) and not result.converged
+        result = solver.solve(
+            lambda z: 3 - z**2, z0
+        )  # 1.2 -> 1.56 -> 0.57: away from the fixed point 1.30
+        assert (
+            result.value == z0
+            and result.steps == 1
+            and result.residuals[0] > (0.36 / 1.56)
+            and not result.converged
+        )
 
 
-@pytest.mark.parametrize("solver", [Broyden(30, 1e-9), Anderson(30, 1e-9, ridge=0.0), Iteration(30, 1e-9)], ids=name)
+@pytest.mark.parametrize(
+    "solver", [Broyden(30, 1e-9), Anderson(30, 1e-9, ridge=0.0), Iteration(30, 1e-9)], ids=name
+)
 def test_failures_stay_with_their_sample(solver):
     """Samples: well behaved; z + 1 (no fixed point, singular); log (not a number at the second step); not a number at once; well behaved."""
     dim = 4
@@ -219,7 +281,9 @@ def test_failures_stay_with_their_sample(solver):
     z0 = torch.full((5, dim), 0.5, dtype=f64)
     result = solver.solve(f, z0)
     alone = solver.solve(good, z0[[0, 4]])
-    singular = not isinstance(solver, Iteration)  # plain iteration solves no system that could be singular
+    singular = not isinstance(
+        solver, Iteration
+    )  # plain iteration solves no system that could be singular
     assert result.failed.tolist() == [False, singular, True, True, False]
     assert result.converged.tolist() == [True, False, False, False, True]
     torch.testing.assert_close(result.value[[0, 4]], alone.value, rtol=1e-12, atol=1e-12)
@@ -232,8 +296,12 @@ def test_failures_stay_with_their_sample(solver):
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=name)
 def test_failure_is_reported_not_raised(solver):
-    solution = fixed_point(lambda z: z * float("nan"), torch.ones(2, 3), solver=solver, adjoint=Neumann())
-    assert solution.failed.all() and not solution.converged.any() and solution.residuals.isnan().all()
+    solution = fixed_point(
+        lambda z: z * float("nan"), torch.ones(2, 3), solver=solver, adjoint=Neumann()
+    )
+    assert (
+        solution.failed.all() and not solution.converged.any() and solution.residuals.isnan().all()
+    )
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=name)
@@ -244,9 +312,15 @@ def test_start_at_the_fixed_point(solver, adjoint):
     z = problem.star()
     solution = fixed_point(problem, z, solver=solver, adjoint=adjoint)
     assert solution.converged.all() and not solution.failed.any()
-    assert (solution.steps == (1 if isinstance(solver, Iteration) else 0)).all() and solution.residuals.shape == (1, len(z))
+    assert (
+        solution.steps == (1 if isinstance(solver, Iteration) else 0)
+    ).all() and solution.residuals.shape == (1, len(z))
     close([solution.value.detach()], [z], 1e-12)
-    close(problem.gradients(solution.value), problem.pull(problem.g, z) if adjoint == Neumann() else implicit(problem, z), 1e-6)
+    close(
+        problem.gradients(solution.value),
+        problem.pull(problem.g, z) if adjoint == Neumann() else implicit(problem, z),
+        1e-6,
+    )
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=name)
@@ -277,7 +351,9 @@ def test_broyden_is_the_dense_update():
         delta_g, g = (f(z) - z - g)[..., None], f(z) - z
         v = B.mT @ step
         B = B + (step - B @ delta_g) @ v.mT / (v.mT @ delta_g)
-    torch.testing.assert_close(iterates(Broyden(8, tol=0.0), f, problem.z0), torch.stack(expected), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        iterates(Broyden(8, tol=0.0), f, problem.z0), torch.stack(expected), rtol=1e-6, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("history", [1, 2, 3, 20])
@@ -291,16 +367,26 @@ def test_anderson_mixes_the_last_iterates(history, mixing):
         z, G = (torch.stack(x[-history:], 1) for x in (zs, gs))
         gram = G @ G.mT
         size = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-        w = torch.linalg.solve(gram / size + ridge * torch.eye(G.shape[1], dtype=f64), torch.ones(3, G.shape[1], 1, dtype=f64))
+        w = torch.linalg.solve(
+            gram / size + ridge * torch.eye(G.shape[1], dtype=f64),
+            torch.ones(3, G.shape[1], 1, dtype=f64),
+        )
         zs.append((w / w.sum(1, keepdim=True) * (z + mixing * G)).sum(1))
         gs.append(f(zs[-1]) - zs[-1])
     solver = Anderson(8, tol=0.0, history=history, ridge=ridge, mixing=mixing)
-    torch.testing.assert_close(iterates(solver, f, problem.z0), torch.stack(zs), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        iterates(solver, f, problem.z0), torch.stack(zs), rtol=1e-6, atol=1e-8
+    )
 
 
 def test_a_step_may_be_finite_with_an_infinite_norm():
     result = Broyden(3).solve(torch.zeros_like, torch.full((2, 4), 3e38))
-    assert result.converged.all() and not result.failed.any() and not result.value.any() and (result.steps == 1).all()
+    assert (
+        result.converged.all()
+        and not result.failed.any()
+        and not result.value.any()
+        and (result.steps == 1).all()
+    )
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=name)
@@ -314,10 +400,16 @@ def test_samples_without_entries_are_at_their_fixed_point(solver):
 
 def implicit(problem, z):
     """Eq. 1: the cotangent g (I - J)^-1, pulled back by one application."""
-    return problem.pull(rows_times(problem.g, torch.linalg.inv(torch.eye(z.shape[1], dtype=f64) - problem.J(z))), z)
+    return problem.pull(
+        rows_times(problem.g, torch.linalg.inv(torch.eye(z.shape[1], dtype=f64) - problem.J(z))), z
+    )
 
 
-@pytest.mark.parametrize("linear_solver", [Iteration(400), Iteration(400, 1e-12), Broyden(60, 1e-11), Anderson(60, 1e-11)], ids=str)
+@pytest.mark.parametrize(
+    "linear_solver",
+    [Iteration(400), Iteration(400, 1e-12), Broyden(60, 1e-11), Anderson(60, 1e-11)],
+    ids=str,
+)
 @pytest.mark.parametrize("solver", SOLVERS, ids=name)
 def test_implicit_gradient_is_the_dense_solve(solver, linear_solver):
     problem = Tanh()
@@ -326,7 +418,10 @@ def test_implicit_gradient_is_the_dense_solve(solver, linear_solver):
     gradients = problem.gradients(solution.value)
     close(gradients, implicit(problem, problem.star()), 1e-6)
     assert solution.backward.converged.all() or linear_solver.tol == 0
-    assert solution.backward.value.shape == problem.z0.shape and (solution.backward.residuals[-1] < 1e-9).all()
+    assert (
+        solution.backward.value.shape == problem.z0.shape
+        and (solution.backward.residuals[-1] < 1e-9).all()
+    )
 
 
 def test_implicit_gradient_by_finite_differences():
@@ -337,7 +432,9 @@ def test_implicit_gradient_by_finite_differences():
 
     def value(x):
         problem.x = x
-        return fixed_point(problem, problem.z0, solver=Iteration(400), adjoint=Implicit(Broyden(60, 1e-12))).value
+        return fixed_point(
+            problem, problem.z0, solver=Iteration(400), adjoint=Implicit(Broyden(60, 1e-12))
+        ).value
 
     assert torch.autograd.gradcheck(value, (problem.x,), eps=1e-6, atol=1e-6)
 
@@ -374,14 +471,21 @@ def test_neumann_is_the_truncated_series(terms, damping, solver):
 @pytest.mark.parametrize("damping", [1.0, 0.5])
 def test_neumann_converges_to_the_implicit_gradient(damping):
     problem = Tanh()
-    value = fixed_point(problem, problem.z0, solver=Iteration(400), adjoint=Neumann(400, damping)).value
+    value = fixed_point(
+        problem, problem.z0, solver=Iteration(400), adjoint=Neumann(400, damping)
+    ).value
     close(problem.gradients(value), implicit(problem, problem.star()), 1e-9)
 
 
 def test_damping_converges_where_the_plain_series_diverges():
     """J = -1.5 at the fixed point: sum J^i diverges, the damped series gives 1 / (1 - J) = 0.4."""
     b = torch.ones(1, 1, dtype=f64, requires_grad=True)
-    value = fixed_point(lambda z: -1.5 * z + b, torch.zeros(1, 1, dtype=f64), solver=Broyden(5), adjoint=Neumann(60, damping=0.5)).value
+    value = fixed_point(
+        lambda z: -1.5 * z + b,
+        torch.zeros(1, 1, dtype=f64),
+        solver=Broyden(5),
+        adjoint=Neumann(60, damping=0.5),
+    ).value
     (gradient,) = torch.autograd.grad(value.sum(), b)
     assert abs(gradient.item() - 0.4) < 1e-9 and abs(value.item() - 0.4) < 1e-9
 
@@ -395,7 +499,10 @@ def test_unrolled_is_plain_backpropagation():
     for _ in range(5):
         z = problem(z)
     assert torch.equal(solution.value, z)
-    for ours, theirs in zip(torch.autograd.grad(solution.value, leaves, problem.g), torch.autograd.grad(z, leaves, problem.g)):
+    for ours, theirs in zip(
+        torch.autograd.grad(solution.value, leaves, problem.g),
+        torch.autograd.grad(z, leaves, problem.g),
+    ):
         assert torch.equal(ours, theirs)
 
 
@@ -414,7 +521,11 @@ def test_unrolled_with_tolerance_stops_each_sample_by_itself():
         rows.append(z[i])
     expected = torch.stack(rows)
     leaves = [z0, *problem.leaves]
-    close(torch.autograd.grad(solution.value, leaves, problem.g), torch.autograd.grad(expected, leaves, problem.g), 1e-12)
+    close(
+        torch.autograd.grad(solution.value, leaves, problem.g),
+        torch.autograd.grad(expected, leaves, problem.g),
+        1e-12,
+    )
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS[1:], ids=str)
@@ -437,24 +548,42 @@ def test_aux_is_of_the_last_application(adjoint):
 
     solution = fixed_point(f, problem.z0, solver=Iteration(4), adjoint=adjoint, has_aux=True)
     z = calls[-1].detach()
-    assert torch.equal(solution.aux, (z @ problem.W).exp()) and torch.equal(solution.value, problem(z))
+    assert torch.equal(solution.aux, (z @ problem.W).exp()) and torch.equal(
+        solution.value, problem(z)
+    )
     if adjoint == Unrolled():
         return
     (gradient,) = torch.autograd.grad(solution.aux.sum(), problem.W, retain_graph=True)
     W = problem.W.detach().requires_grad_()
     torch.testing.assert_close(gradient, torch.autograd.grad((z @ W).exp().sum(), W)[0])
     # a loss of both value and aux: the sum of the two gradients
-    both = torch.autograd.grad([solution.value, solution.aux], problem.W, [problem.g, torch.ones_like(solution.aux)], retain_graph=True)[0]
-    torch.testing.assert_close(both, gradient + torch.autograd.grad(solution.value, problem.W, problem.g)[0])
+    both = torch.autograd.grad(
+        [solution.value, solution.aux],
+        problem.W,
+        [problem.g, torch.ones_like(solution.aux)],
+        retain_graph=True,
+    )[0]
+    torch.testing.assert_close(
+        both, gradient + torch.autograd.grad(solution.value, problem.W, problem.g)[0]
+    )
 
 
 def test_aux_of_an_unrolled_iteration_carries_gradient():
     problem = Tanh()
-    solution = fixed_point(lambda z: (problem(z), z.sin()), problem.z0, solver=Iteration(4), adjoint=Unrolled(), has_aux=True)
+    solution = fixed_point(
+        lambda z: (problem(z), z.sin()),
+        problem.z0,
+        solver=Iteration(4),
+        adjoint=Unrolled(),
+        has_aux=True,
+    )
     z = problem.z0
     for _ in range(3):
         z = problem(z)
-    torch.testing.assert_close(torch.autograd.grad(solution.aux.sum(), problem.W), torch.autograd.grad(z.sin().sum(), problem.W))
+    torch.testing.assert_close(
+        torch.autograd.grad(solution.aux.sum(), problem.W),
+        torch.autograd.grad(z.sin().sum(), problem.W),
+    )
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS, ids=str)
@@ -482,7 +611,9 @@ def test_a_frozen_map_needs_no_gradient(adjoint):
 @pytest.mark.parametrize("adjoint", ADJOINTS[1:], ids=str)
 def test_a_map_that_ignores_its_argument(adjoint):
     c = torch.randn(2, 3, dtype=f64, requires_grad=True)
-    value = fixed_point(lambda z: c * 2, torch.zeros(2, 3, dtype=f64), solver=Iteration(2), adjoint=adjoint).value
+    value = fixed_point(
+        lambda z: c * 2, torch.zeros(2, 3, dtype=f64), solver=Iteration(2), adjoint=adjoint
+    ).value
     value.sum().backward()
     scale = 1.0 if adjoint != Neumann(2, damping=0.5) else 0.75  # J = 0: a (1 + (1 - a))
     torch.testing.assert_close(c.grad, torch.full_like(c, 2 * scale))
@@ -498,7 +629,11 @@ def test_gradient_at_whichever_iterate_was_best(solver, adjoint):
     z = result.value
     assert (residual(problem, z) < result.residuals[-1]).any()
     value = fixed_point(problem, problem.z0, solver=solver, adjoint=adjoint).value
-    close(problem.gradients(value), problem.pull(problem.g, z) if adjoint == Neumann() else implicit(problem, z), 1e-7)
+    close(
+        problem.gradients(value),
+        problem.pull(problem.g, z) if adjoint == Neumann() else implicit(problem, z),
+        1e-7,
+    )
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS, ids=str)
@@ -516,7 +651,9 @@ def test_two_backward_passes(adjoint):
 
 
 @pytest.mark.parametrize("adjoint", [Implicit(Broyden(40, 1e-12)), Neumann(3)], ids=str)
-@pytest.mark.parametrize("loss", [torch.Tensor.sum, lambda z: z.square().sum()], ids=["linear", "square"])
+@pytest.mark.parametrize(
+    "loss", [torch.Tensor.sum, lambda z: z.square().sum()], ids=["linear", "square"]
+)
 def test_second_derivatives_are_refused(adjoint, loss):
     """With a linear loss the incoming gradient is a constant: the solve's result must not pass for one."""
     problem = Tanh()
@@ -529,7 +666,15 @@ def test_second_derivatives_are_refused(adjoint, loss):
 def test_second_derivatives_of_unrolled():
     problem = Tanh(batch=1, dim=2, scale=0.5)
     assert torch.autograd.gradgradcheck(
-        lambda c: fixed_point(lambda z: torch.tanh(z @ problem.W.detach().T + c), problem.z0, solver=Iteration(3), adjoint=Unrolled()).value, (problem.c,)
+        lambda c: (
+            fixed_point(
+                lambda z: torch.tanh(z @ problem.W.detach().T + c),
+                problem.z0,
+                solver=Iteration(3),
+                adjoint=Unrolled(),
+            ).value
+        ),
+        (problem.c,),
     )
 
 
@@ -546,7 +691,15 @@ def saved(adjoint, solver):
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS[1:], ids=str)
-@pytest.mark.parametrize("kind", [Iteration, lambda n: Iteration(n, tol=1e-12), lambda n: Broyden(n, 0.0), lambda n: Anderson(n, 0.0)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Iteration,
+        lambda n: Iteration(n, tol=1e-12),
+        lambda n: Broyden(n, 0.0),
+        lambda n: Anderson(n, 0.0),
+    ],
+)
 def test_memory_does_not_grow_with_iterations(adjoint, kind):
     one = saved(adjoint, kind(1))
     assert (one == saved(adjoint, kind(30))).all() and one[0] > 0
@@ -578,7 +731,13 @@ def test_the_graph_is_freed_without_garbage_collection(adjoint, backward):
     gc.disable()
     try:
         with saved_tensors_hooks(pack, lambda kept: kept.tensor):
-            solution = fixed_point(lambda z: (problem(z), z * problem.c), problem.z0, solver=Iteration(3), adjoint=adjoint, has_aux=True)
+            solution = fixed_point(
+                lambda z: (problem(z), z * problem.c),
+                problem.z0,
+                solver=Iteration(3),
+                adjoint=adjoint,
+                has_aux=True,
+            )
         assert any(r() is not None for r in references)
         if backward:
             solution.value.backward(problem.g, retain_graph=True)
@@ -594,7 +753,12 @@ def test_the_graph_is_freed_without_garbage_collection(adjoint, backward):
 @pytest.mark.parametrize("solver", [Broyden(7), Anderson(7)], ids=name)
 def test_black_box_solvers_cannot_be_unrolled(solver):
     with pytest.raises(ValueError, match=f"{name(solver)} is a black box.*Neumann"):
-        fixed_point(lambda z: pytest.fail("refused before any work"), torch.zeros(1, 1), solver=solver, adjoint=Unrolled())
+        fixed_point(
+            lambda z: pytest.fail("refused before any work"),
+            torch.zeros(1, 1),
+            solver=solver,
+            adjoint=Unrolled(),
+        )
 
 
 @pytest.mark.parametrize(
@@ -628,13 +792,20 @@ def test_classes_are_not_objects(pair):
 
 def cell(dim_of_sample=6, dtype=f64):
     generator = torch.Generator().manual_seed(4)
-    A, B = (torch.randn(dim_of_sample, dim_of_sample, generator=generator, dtype=f64).to(dtype) for _ in range(2))
-    return lambda z: (torch.tanh(z.reshape(len(z), -1) @ A.T) @ B.T + z.reshape(len(z), -1).square()).view_as(z)
+    A, B = (
+        torch.randn(dim_of_sample, dim_of_sample, generator=generator, dtype=f64).to(dtype)
+        for _ in range(2)
+    )
+    return lambda z: (
+        torch.tanh(z.reshape(len(z), -1) @ A.T) @ B.T + z.reshape(len(z), -1).square()
+    ).view_as(z)
 
 
 def dense(f, z):
     n = z[0].numel()
-    return torch.stack([torch.autograd.functional.jacobian(lambda s: f(s[None])[0], s).reshape(n, n) for s in z])
+    return torch.stack(
+        [torch.autograd.functional.jacobian(lambda s: f(s[None])[0], s).reshape(n, n) for s in z]
+    )
 
 
 @pytest.mark.parametrize("shape", [(6,), (3, 2), (1, 2, 3), (1,), ()])
@@ -656,18 +827,34 @@ def test_jacobian_norm_and_radius(shape, grad):
 def test_radius_of_a_leading_complex_pair():
     """Eigenvalues 1.5 exp(+-i) and 1.2 in a skewed basis: neither power iteration nor the largest real eigenvalue would find 1.5."""
     basis = torch.randn(3, 3, dtype=f64, generator=torch.Generator().manual_seed(6))
-    rotation = torch.block_diag(1.5 * torch.tensor([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]], dtype=f64), torch.tensor([[1.2]], dtype=f64))
+    rotation = torch.block_diag(
+        1.5 * torch.tensor([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]], dtype=f64),
+        torch.tensor([[1.2]], dtype=f64),
+    )
     J = basis @ rotation @ torch.linalg.inv(basis)
     f = lambda z: z @ J.T  # noqa: E731
-    torch.testing.assert_close(spectral_radius(f, torch.ones(2, 3, dtype=f64)), torch.full((2,), 1.5, dtype=f64))
-    torch.testing.assert_close(spectral_norm(f, torch.ones(2, 3, dtype=f64), tol=1e-12), torch.linalg.svdvals(J)[0].expand(2))
+    torch.testing.assert_close(
+        spectral_radius(f, torch.ones(2, 3, dtype=f64)), torch.full((2,), 1.5, dtype=f64)
+    )
+    torch.testing.assert_close(
+        spectral_norm(f, torch.ones(2, 3, dtype=f64), tol=1e-12),
+        torch.linalg.svdvals(J)[0].expand(2),
+    )
 
 
 def test_spectral_norm_of_extremes():
     z = torch.ones(2, 3)
-    assert not spectral_norm(lambda z: z * 0 + 1, z).any() and not spectral_radius(lambda z: z * 0 + 1, z).any()
+    assert (
+        not spectral_norm(lambda z: z * 0 + 1, z).any()
+        and not spectral_radius(lambda z: z * 0 + 1, z).any()
+    )
     for scale in (1e-12, 1e12):
-        torch.testing.assert_close(spectral_norm(lambda z, scale=scale: scale * z, z), torch.full((2,), scale), rtol=1e-5, atol=0)
+        torch.testing.assert_close(
+            spectral_norm(lambda z, scale=scale: scale * z, z),
+            torch.full((2,), scale),
+            rtol=1e-5,
+            atol=0,
+        )
 
 
 def test_spectral_norm_leaves_the_random_state_alone():
@@ -685,7 +872,9 @@ def test_not_a_number():
     z = torch.tensor([[1.0, 4.0], [-1.0, 4.0]], dtype=f64)
     for measure in (spectral_norm, spectral_radius):
         out = measure(f, z)
-        torch.testing.assert_close(out, torch.tensor([2.0, float("nan")], dtype=f64), equal_nan=True)
+        torch.testing.assert_close(
+            out, torch.tensor([2.0, float("nan")], dtype=f64), equal_nan=True
+        )
         assert measure(f, -z.abs()).isnan().all()
 
 

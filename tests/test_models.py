@@ -14,7 +14,16 @@ from paper_lib.models.slate import _draw
 
 # sizes that differ wherever they may, so that none can stand in for another
 SMALL = SLATEConfig(
-    image_size=16, vocab_size=11, d_model=16, slot_size=12, mlp_hidden_size=20, num_slots=3, num_iterations=3, num_dec_blocks=2, num_heads=4, dropout=0.0
+    image_size=16,
+    vocab_size=11,
+    d_model=16,
+    slot_size=12,
+    mlp_hidden_size=20,
+    num_slots=3,
+    num_iterations=3,
+    num_dec_blocks=2,
+    num_heads=4,
+    dropout=0.0,
 )
 N = 16  # tokens
 
@@ -48,7 +57,9 @@ def slot_attention(heads=1, solver=None, adjoint=None, seed=0):
 
 def slot_inputs(batch=2, n=7, k=4):
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(batch, n, 10, generator=generator, dtype=torch.float64), torch.randn(batch, k, 12, generator=generator, dtype=torch.float64)
+    return torch.randn(batch, n, 10, generator=generator, dtype=torch.float64), torch.randn(
+        batch, k, 12, generator=generator, dtype=torch.float64
+    )
 
 
 # ---------------------------------------------------------------- straight-line re-implementation
@@ -67,7 +78,9 @@ def cell_by_loops(m, inputs, slots, heads):
     new, masks = [], []
     for b in range(len(slots)):
         head = [slice(h * d, (h + 1) * d) for h in range(heads)]
-        logits = torch.stack([keys[b][:, s] @ queries[b][:, s].T / math.sqrt(d) for s in head])  # (heads, N, K)
+        logits = torch.stack(
+            [keys[b][:, s] @ queries[b][:, s].T / math.sqrt(d) for s in head]
+        )  # (heads, N, K)
         exp = logits.exp()
         attn = exp / exp.sum((0, 2), keepdim=True)  # for each input over heads and slots together
         weights = attn + 1e-8
@@ -84,7 +97,10 @@ def decoder_logits(model, embedded, slots):
     heads, T = model.config.num_heads, embedded.shape[1]
 
     def attention(m, x, source, mask):
-        q, k, v = (F.linear(a, p.weight).unflatten(-1, (heads, -1)).movedim(-2, -3) for a, p in [(x, m.proj_q), (source, m.proj_k), (source, m.proj_v)])
+        q, k, v = (
+            F.linear(a, p.weight).unflatten(-1, (heads, -1)).movedim(-2, -3)
+            for a, p in [(x, m.proj_q), (source, m.proj_k), (source, m.proj_v)]
+        )
         scores = (q @ k.mT) / math.sqrt(q.shape[-1])
         if mask:
             scores = scores + torch.full((T, T), -math.inf).triu(1)
@@ -95,8 +111,12 @@ def decoder_logits(model, embedded, slots):
     for i, block in enumerate(model.tf_dec.blocks):
         normed = norm(block.self_attn_layer_norm, x)
         x = (normed if i == 0 else x) + attention(block.self_attn, normed, normed, True)
-        x = x + attention(block.encoder_decoder_attn, norm(block.encoder_decoder_attn_layer_norm, x), slots, False)
-        hidden = F.relu(F.linear(norm(block.ffn_layer_norm, x), block.ffn[0].weight, block.ffn[0].bias))
+        x = x + attention(
+            block.encoder_decoder_attn, norm(block.encoder_decoder_attn_layer_norm, x), slots, False
+        )
+        hidden = F.relu(
+            F.linear(norm(block.ffn_layer_norm, x), block.ffn[0].weight, block.ffn[0].bias)
+        )
         x = x + F.linear(hidden, block.ffn[2].weight, block.ffn[2].bias)
     return norm(model.tf_dec.layer_norm, x) @ model.out.weight.T
 
@@ -104,7 +124,9 @@ def decoder_logits(model, embedded, slots):
 def embed(model, tokens):
     """Start token, then the tokens; each with its position."""
     table, pe = model.dictionary.dictionary.weight, model.positional_encoder.pe
-    rows = [table[0].expand(len(tokens), -1)] + [table[tokens[:, i] + 1] for i in range(tokens.shape[1])]
+    rows = [table[0].expand(len(tokens), -1)] + [
+        table[tokens[:, i] + 1] for i in range(tokens.shape[1])
+    ]
     return torch.stack(rows, 1) + pe[:, : len(rows)]
 
 
@@ -113,27 +135,45 @@ def dvae_pass(layers, x):
     for layer in layers:
         if isinstance(layer, nn.PixelShuffle):
             B, C, H, W = x.shape
-            x = x.view(B, C // 4, 2, 2, H, W).permute(0, 1, 4, 2, 5, 3).reshape(B, C // 4, 2 * H, 2 * W)
+            x = (
+                x.view(B, C // 4, 2, 2, H, W)
+                .permute(0, 1, 4, 2, 5, 3)
+                .reshape(B, C // 4, 2 * H, 2 * W)
+            )
         elif isinstance(layer, nn.Conv2d):
             x = F.conv2d(x, layer.weight, layer.bias)
         else:
             side = layer.m.weight.shape[-1]
-            x = F.conv2d(x, layer.m.weight, None, stride=4 if side == 4 else 1, padding=1 if side == 3 else 0)
-            x = (x - x.mean((1, 2, 3), keepdim=True)) / (x.var((1, 2, 3), keepdim=True, unbiased=False) + 1e-5).sqrt()
+            x = F.conv2d(
+                x, layer.m.weight, None, stride=4 if side == 4 else 1, padding=1 if side == 3 else 0
+            )
+            x = (x - x.mean((1, 2, 3), keepdim=True)) / (
+                x.var((1, 2, 3), keepdim=True, unbiased=False) + 1e-5
+            ).sqrt()
             x = (x * layer.weight[:, None, None] + layer.bias[:, None, None]).clamp_min(0)
     return x
 
 
 def gumbel(shape):
     batch, vocab, *side = shape
-    return -(-torch.rand(batch, *side, vocab).movedim(-1, 1).log()).log()  # drawn as it lies in memory: the vocabulary last
+    return -(
+        -torch.rand(batch, *side, vocab).movedim(-1, 1).log()
+    ).log()  # drawn as it lies in memory: the vocabulary last
 
 
 def draw_by_loops(log_probs, u):
     """(B, vocab, h, w), uniform numbers (B, h * w) -> (B, h * w): the first token up to which the probabilities sum to more than u."""
     p = log_probs.detach().double().exp().flatten(2)
     vocab, total = p.shape[1], p.sum(1)
-    return torch.tensor([[next(v for v in range(vocab) if p[b, : v + 1, i].sum() > u[b, i] * total[b, i]) for i in range(p.shape[2])] for b in range(len(p))])
+    return torch.tensor(
+        [
+            [
+                next(v for v in range(vocab) if p[b, : v + 1, i].sum() > u[b, i] * total[b, i])
+                for i in range(p.shape[2])
+            ]
+            for b in range(len(p))
+        ]
+    )
 
 
 # ---------------------------------------------------------------- slot attention
@@ -142,12 +182,16 @@ def draw_by_loops(log_probs, u):
 @pytest.mark.parametrize("heads", [1, 2, 3])
 def test_a_step_of_slot_attention(heads):
     module, (inputs, slots) = slot_attention(heads), slot_inputs()
-    for ours, theirs in zip(module.cell(inputs)(slots), cell_by_loops(module, inputs, slots, heads), strict=True):
+    for ours, theirs in zip(
+        module.cell(inputs)(slots), cell_by_loops(module, inputs, slots, heads), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("heads", [1, 3])
-@pytest.mark.parametrize("adjoint, applications", [(Unrolled(), 3), (Neumann(), 4)], ids=["Unrolled", "Neumann"])
+@pytest.mark.parametrize(
+    "adjoint, applications", [(Unrolled(), 3), (Neumann(), 4)], ids=["Unrolled", "Neumann"]
+)
 def test_slot_attention_iterates_its_cell(heads, adjoint, applications):
     module, (inputs, slots) = slot_attention(heads, adjoint=adjoint), slot_inputs()
     solution = module(inputs, slots)
@@ -180,8 +224,15 @@ def test_slots_are_a_set(heads, choice):
 
 def test_gru_is_torchs():
     module = slot_attention()
-    x, h = torch.randn(2, 5, 4, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(4)).unbind(0)
-    torch.testing.assert_close(module._gru(x, h), module.gru(x.flatten(0, 1), h.flatten(0, 1)).view_as(h), rtol=1e-12, atol=1e-13)
+    x, h = torch.randn(
+        2, 5, 4, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(4)
+    ).unbind(0)
+    torch.testing.assert_close(
+        module._gru(x, h),
+        module.gru(x.flatten(0, 1), h.flatten(0, 1)).view_as(h),
+        rtol=1e-12,
+        atol=1e-13,
+    )
 
 
 @pytest.mark.parametrize("solver", [Broyden(3), Anderson(3)])
@@ -224,11 +275,15 @@ def test_every_variant_trains(choice):
         without = {k for k, p in model.named_parameters() if p.grad is None}
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
         # only the unrolled loop tells the initial guess anything
-        assert without == (set() if choice == "vanilla" else {"slot_attn.slot_mu", "slot_attn.slot_log_sigma"})
+        assert without == (
+            set() if choice == "vanilla" else {"slot_attn.slot_mu", "slot_attn.slot_log_sigma"}
+        )
         before = {k: p.detach().clone() for k, p in model.named_parameters()}
         optimizer.step()
         # a shift of the normalised slots cancels in the softmax over slots of one head: its gradient is nothing but rounding
-        still = {k for k, p in model.named_parameters() if torch.equal(p, before[k])} - {"slot_attn.slot_attention.norm_slots.bias"}
+        still = {k for k, p in model.named_parameters() if torch.equal(p, before[k])} - {
+            "slot_attn.slot_attention.norm_slots.bias"
+        }
         assert still == without, step
     assert out.slots.shape == (3, 3, 12) and out.attn.shape == (3, N, 3)
 
@@ -244,8 +299,12 @@ def test_initial_weights():
     def uniform(key, bound):
         seen.add(key)
         w = model.get_parameter(key).detach()
-        assert w.abs().max() <= bound and w.abs().max() > 0.97 * bound, f"{key}: {w.abs().max() / bound:.3f} of the bound"
-        assert abs(w.std() / (bound / math.sqrt(3)) - 1) < 0.1 and abs(w.mean()) < 5 * bound / math.sqrt(3 * w.numel()), key
+        assert w.abs().max() <= bound and w.abs().max() > 0.97 * bound, (
+            f"{key}: {w.abs().max() / bound:.3f} of the bound"
+        )
+        assert abs(w.std() / (bound / math.sqrt(3)) - 1) < 0.1 and abs(
+            w.mean()
+        ) < 5 * bound / math.sqrt(3 * w.numel()), key
 
     def xavier(key, gain=1.0):
         fan_out, fan_in = model.get_parameter(key).shape[:2]
@@ -280,15 +339,32 @@ def test_initial_weights():
             elif not isinstance(layer, nn.PixelShuffle):
                 kaiming(f"dvae.{name}.{i}.m.weight")
     embedding = model.dictionary.dictionary.weight.detach()
-    assert embedding.shape == (301, 48) and abs(embedding.mean()) < 0.05 and abs(embedding.std() - 1) < 0.05
+    assert (
+        embedding.shape == (301, 48)
+        and abs(embedding.mean()) < 0.05
+        and abs(embedding.std() - 1) < 0.05
+    )
     assert embedding.abs().max() > 2.5
     pe = model.positional_encoder.pe.detach()
     # a standard normal cut at +-2, as torch's trunc_normal_ with std 1 does: its standard deviation is 0.88
-    assert pe.shape == (1, 17, 48) and abs(pe.std() - 0.88) < 0.05 and abs(pe.mean()) < 0.1 and 1.9 < pe.abs().max() <= 2
-    for key in ("slot_attn.slot_mu", "slot_attn.slot_log_sigma"):  # Xavier of a (1, 1, D) tensor: fan in and fan out are D
+    assert (
+        pe.shape == (1, 17, 48)
+        and abs(pe.std() - 0.88) < 0.05
+        and abs(pe.mean()) < 0.1
+        and 1.9 < pe.abs().max() <= 2
+    )
+    for key in (
+        "slot_attn.slot_mu",
+        "slot_attn.slot_log_sigma",
+    ):  # Xavier of a (1, 1, D) tensor: fan in and fan out are D
         w = model.get_parameter(key)
         assert w.shape == (1, 1, 24) and w.abs().max() <= math.sqrt(6 / 48) and w.std() > 0.1
-    seen |= {"dictionary.dictionary.weight", "positional_encoder.pe", "slot_attn.slot_mu", "slot_attn.slot_log_sigma"}
+    seen |= {
+        "dictionary.dictionary.weight",
+        "positional_encoder.pe",
+        "slot_attn.slot_mu",
+        "slot_attn.slot_log_sigma",
+    }
     for key, p in model.named_parameters():
         if key in seen:
             continue
@@ -302,7 +378,9 @@ def test_a_seed_gives_the_weights_that_it_always_gave():
     weights = torch.cat([p.detach().double().flatten() for p in parameters])
     assert len(parameters) == 119 and len(weights) == 167_022
     checksum = (weights * torch.arange(len(weights), dtype=torch.float64).cos()).sum().item()
-    assert checksum == pytest.approx(-47.16235997, rel=1e-6) and torch.rand(1).item() == pytest.approx(0.8007170557975769, rel=1e-6)
+    assert checksum == pytest.approx(-47.16235997, rel=1e-6) and torch.rand(
+        1
+    ).item() == pytest.approx(0.8007170557975769, rel=1e-6)
 
 
 # ---------------------------------------------------------------- SLATE's forward
@@ -323,7 +401,13 @@ def test_training_pass_line_by_line(slot_heads, choice, applications, hard):
     targets = draw_by_loops(log_probs, torch.rand(3, N))
     if hard:
         relaxed = F.one_hot(relaxed.argmax(1), 11).movedim(-1, 1).float()
-    mse = sum(((dvae_pass(model.dvae.decoder, relaxed[i : i + 1])[0] - image[i]) ** 2).sum() for i in range(3)) / 3
+    mse = (
+        sum(
+            ((dvae_pass(model.dvae.decoder, relaxed[i : i + 1])[0] - image[i]) ** 2).sum()
+            for i in range(3)
+        )
+        / 3
+    )
 
     embedded = embed(model, targets)
     s = model.slot_attn
@@ -334,7 +418,12 @@ def test_training_pass_line_by_line(slot_heads, choice, applications, hard):
     log_softmax = decoder_logits(model, embedded[:, :-1], slots).log_softmax(-1)
     cross_entropy = -sum(log_softmax[b, i, targets[b, i]] for b in range(3) for i in range(N)) / 3
 
-    for ours, theirs in [(out.mse, mse), (out.cross_entropy, cross_entropy), (out.slots, slots), (out.attn, masks)]:
+    for ours, theirs in [
+        (out.mse, mse),
+        (out.cross_entropy, cross_entropy),
+        (out.slots, slots),
+        (out.attn, masks),
+    ]:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     # vanilla differentiates all of this: so must autograd through the loops
     if choice == "vanilla" and not hard:
@@ -351,7 +440,9 @@ def test_hard_sample_keeps_the_relaxed_gradient():
     for hard in (False, True):
         torch.manual_seed(6)
         seen = []
-        handle = model.dvae.decoder.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        handle = model.dvae.decoder.register_forward_pre_hook(
+            lambda _, args, seen=seen: seen.append(args[0])
+        )
         model(images(), 0.7, hard)
         handle.remove()
         cotangent = torch.randn(seen[0].shape, generator=torch.Generator().manual_seed(7))
@@ -365,14 +456,18 @@ def test_no_gradient_between_the_dvae_and_the_rest():
     for loss, reached in (("cross_entropy", False), ("mse", True)):
         model.zero_grad(set_to_none=True)
         getattr(model(images(), 0.7), loss).backward()
-        assert {k for k, p in model.named_parameters() if p.grad is not None} == (dvae if reached else {k for k, _ in model.named_parameters()} - dvae)
+        assert {k for k, p in model.named_parameters() if p.grad is not None} == (
+            dvae if reached else {k for k, _ in model.named_parameters()} - dvae
+        )
 
 
 def test_targets_are_drawn_apart_from_the_relaxed_sample():
     """With an indifferent encoder, targets and the relaxed sample's tokens agree one time in vocab_size, and both are uniform."""
     model, vocab, relaxed, rows = slate(num_iterations=1), 11, [], []
     nn.init.zeros_(model.dvae.encoder[-1].weight)
-    model.dvae.decoder.register_forward_pre_hook(lambda _, args: relaxed.append(args[0].argmax(1).flatten(1)))
+    model.dvae.decoder.register_forward_pre_hook(
+        lambda _, args: relaxed.append(args[0].argmax(1).flatten(1))
+    )
     model.dictionary.register_forward_pre_hook(lambda _, args: rows.append(args[0]))
     torch.manual_seed(8)
     with torch.no_grad():
@@ -382,7 +477,10 @@ def test_targets_are_drawn_apart_from_the_relaxed_sample():
     n, p = targets.numel(), 1 / vocab
     assert abs((targets == relaxed[0]).float().mean() - p) < 4 * math.sqrt(p * (1 - p) / n)
     for draw in (targets, relaxed[0]):
-        assert ((draw.flatten().bincount(minlength=vocab) / n - p).abs() < 4.5 * math.sqrt(p * (1 - p) / n)).all()
+        assert (
+            (draw.flatten().bincount(minlength=vocab) / n - p).abs()
+            < 4.5 * math.sqrt(p * (1 - p) / n)
+        ).all()
 
 
 def test_targets_follow_the_posterior():
@@ -394,7 +492,10 @@ def test_targets_follow_the_posterior():
     n = 400 * N
     generator = torch.Generator().manual_seed(9)
     draw = model.sample_tokens(images(400), generator)
-    assert ((draw.flatten().bincount(minlength=11) / n - probs).abs() < 4.5 * (probs * (1 - probs) / n).sqrt()).all()
+    assert (
+        (draw.flatten().bincount(minlength=11) / n - probs).abs()
+        < 4.5 * (probs * (1 - probs) / n).sqrt()
+    ).all()
     assert torch.equal(draw, model.sample_tokens(images(400), torch.Generator().manual_seed(9)))
     assert (model.tokenize(images()) == 10).all()
 
@@ -426,8 +527,12 @@ def test_where_and_how_much_is_dropped(training):
         torch.testing.assert_close(embedded[kept], clean[kept] / (1 - p if training else 1))
         expected = p if training else 0.0
 
-        def rate_is(zero, expected):  # four and a half standard deviations: not even one zero where nothing is dropped
-            assert abs(zero.float().mean().item() - expected) <= 4.5 * math.sqrt(expected * (1 - expected) / zero.numel())
+        def rate_is(
+            zero, expected
+        ):  # four and a half standard deviations: not even one zero where nothing is dropped
+            assert abs(zero.float().mean().item() - expected) <= 4.5 * math.sqrt(
+                expected * (1 - expected) / zero.numel()
+            )
 
         rate_is(~kept, expected)
         for block in blocks:
@@ -441,11 +546,20 @@ def test_where_and_how_much_is_dropped(training):
                 weights = m(x[:, :4], torch.zeros(batch, 4, 4, 4), marks).unflatten(-1, (4, 4))
                 # a weight is missing where either dropout, of the weight or of the output, took it; the rest is scaled by both
                 rate_is(weights == 0, 1 - (1 - expected) ** 2)
-                torch.testing.assert_close(weights[weights != 0], torch.full_like(weights[weights != 0], 0.25 / (1 - expected) ** 2))
+                torch.testing.assert_close(
+                    weights[weights != 0],
+                    torch.full_like(weights[weights != 0], 0.25 / (1 - expected) ** 2),
+                )
         noise = torch.randn(batch, 3, 12)
-        assert torch.equal(model.slot_attn(clean[:, 1:], noise).slots, model.slot_attn(clean[:, 1:], noise).slots)
+        assert torch.equal(
+            model.slot_attn(clean[:, 1:], noise).slots, model.slot_attn(clean[:, 1:], noise).slots
+        )
         assert torch.equal(model.tokenize(images()), model.tokenize(images()))
-    assert not [m for m in [*model.slot_attn.modules(), *model.dvae.modules()] if isinstance(m, nn.Dropout | Dropout)]
+    assert not [
+        m
+        for m in [*model.slot_attn.modules(), *model.dvae.modules()]
+        if isinstance(m, nn.Dropout | Dropout)
+    ]
 
 
 @pytest.mark.parametrize("p", [0.003, 0.1, 0.25, 0.5, 0.9])
@@ -466,7 +580,9 @@ def test_dropout_takes_each_of_the_four_numbers_in_a_random_word_alike_and_apart
     zero = (dropout(torch.ones(4 * n), p) == 0).view(n, 4).double()
     bound = 4.5 * math.sqrt(p * (1 - p) / n)
     assert ((zero.mean(0) - p).abs() < bound).all()
-    joint = zero.T @ zero / n  # how often two numbers of a word go together: p^2, as neighbours across words do
+    joint = (
+        zero.T @ zero / n
+    )  # how often two numbers of a word go together: p^2, as neighbours across words do
     off_diagonal = ~torch.eye(4, dtype=torch.bool)
     assert ((joint[off_diagonal] - p**2).abs() < 4.5 * math.sqrt(p**2 / n)).all()
     assert abs((zero[1:] * zero[:-1]).mean() - p**2) < 4.5 * math.sqrt(p**2 / (4 * n))
@@ -475,8 +591,12 @@ def test_dropout_takes_each_of_the_four_numbers_in_a_random_word_alike_and_apart
 @pytest.mark.parametrize("numel", [1, 2, 3, 5])
 def test_dropout_of_a_few_elements(numel):
     torch.manual_seed(13)
-    rate = torch.stack([dropout(torch.ones(numel), 0.5) == 0 for _ in range(4_000)]).double().mean(0)
-    assert ((rate - 0.5).abs() < 4.5 * 0.5 / math.sqrt(4_000)).all(), "the last elements of a tensor that does not fill its words count, too"
+    rate = (
+        torch.stack([dropout(torch.ones(numel), 0.5) == 0 for _ in range(4_000)]).double().mean(0)
+    )
+    assert ((rate - 0.5).abs() < 4.5 * 0.5 / math.sqrt(4_000)).all(), (
+        "the last elements of a tensor that does not fill its words count, too"
+    )
 
 
 def test_dropout_of_nothing_and_of_a_strided_tensor():
@@ -498,7 +618,11 @@ def test_gradient_of_dropout():
 
 def test_dropout_that_drops_nothing():
     x = torch.randn(1_001)
-    assert torch.equal(dropout(x, 0.0), x) and torch.equal(Dropout(0.0).train()(x), x) and torch.equal(Dropout(0.5).eval()(x), x)
+    assert (
+        torch.equal(dropout(x, 0.0), x)
+        and torch.equal(Dropout(0.0).train()(x), x)
+        and torch.equal(Dropout(0.5).eval()(x), x)
+    )
     assert not torch.equal(Dropout(0.5).train()(x), x)
 
 
@@ -515,20 +639,30 @@ def test_dropout_is_reproducible():
 
 @pytest.mark.parametrize("vocab", [2, 11, 4096])
 def test_draw_follows_the_probabilities(vocab):
-    log_probs = (torch.randn(1, vocab, 2, 1, generator=torch.Generator().manual_seed(15)) * 2).log_softmax(1)
+    log_probs = (
+        torch.randn(1, vocab, 2, 1, generator=torch.Generator().manual_seed(15)) * 2
+    ).log_softmax(1)
     generator, n = torch.Generator().manual_seed(16), 50_000
-    drawn = torch.cat([_draw(log_probs.expand(1_000, -1, -1, -1), generator) for _ in range(n // 1_000)])
+    drawn = torch.cat(
+        [_draw(log_probs.expand(1_000, -1, -1, -1), generator) for _ in range(n // 1_000)]
+    )
     assert drawn.shape == (n, 2) and drawn.dtype == torch.int64
-    groups = min(vocab, 64)  # rare tokens are counted together: neighbours (// size), and tokens that lie far apart (% groups)
+    groups = min(
+        vocab, 64
+    )  # rare tokens are counted together: neighbours (// size), and tokens that lie far apart (% groups)
     for group in (torch.arange(vocab) * groups // vocab, torch.arange(vocab) % groups):
         for place in range(2):
-            p = torch.zeros(groups, dtype=torch.float64).index_add_(0, group, log_probs[0, :, place, 0].double().exp())
+            p = torch.zeros(groups, dtype=torch.float64).index_add_(
+                0, group, log_probs[0, :, place, 0].double().exp()
+            )
             seen = group[drawn[:, place]].bincount(minlength=groups) / n
             assert ((seen - p).abs() < 5 * (p * (1 - p) / n).sqrt()).all()
 
 
 def test_draw_by_hand_and_place_by_place():
-    log_probs = (torch.randn(3, 11, 4, 5, generator=torch.Generator().manual_seed(17)) * 2).log_softmax(1)
+    log_probs = (
+        torch.randn(3, 11, 4, 5, generator=torch.Generator().manual_seed(17)) * 2
+    ).log_softmax(1)
     u = torch.rand(3, 20, 1, generator=torch.Generator().manual_seed(18))[..., 0]
     drawn = _draw(log_probs, torch.Generator().manual_seed(18))
     assert torch.equal(drawn, draw_by_loops(log_probs, u)) and len(drawn.unique()) > 5
@@ -536,10 +670,15 @@ def test_draw_by_hand_and_place_by_place():
     assert not torch.equal(drawn, _draw(log_probs, torch.Generator().manual_seed(19)))
 
 
-@pytest.mark.parametrize("u, tokens", [(0.0, [1, 0, 2]), (1 - 2**-24, [3, 0, 2]), (0.5, [3, 0, 2]), (0.49999997, [1, 0, 2])])
+@pytest.mark.parametrize(
+    "u, tokens",
+    [(0.0, [1, 0, 2]), (1 - 2**-24, [3, 0, 2]), (0.5, [3, 0, 2]), (0.49999997, [1, 0, 2])],
+)
 def test_draw_never_returns_what_has_no_probability(monkeypatch, u, tokens):
     """At both ends of what torch.rand can return, and at a boundary between two tokens."""
-    probs = torch.tensor([[0, 0.5, 0, 0.5, 0], [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]]).T[None, :, :, None]  # (1, 5 tokens, 3 places, 1)
+    probs = torch.tensor([[0, 0.5, 0, 0.5, 0], [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]]).T[
+        None, :, :, None
+    ]  # (1, 5 tokens, 3 places, 1)
     monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, u))
     assert _draw(probs.log()).tolist() == [tokens]
 
@@ -547,7 +686,9 @@ def test_draw_never_returns_what_has_no_probability(monkeypatch, u, tokens):
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-24])
 def test_draw_at_the_ends_of_rounded_sums(monkeypatch, u):
     """Sums of many rounded probabilities miss one by a little: still no token outside the support."""
-    log_probs = (torch.randn(64, 1_000, 1, 1, generator=torch.Generator().manual_seed(20)) * 4).log_softmax(1)
+    log_probs = (
+        torch.randn(64, 1_000, 1, 1, generator=torch.Generator().manual_seed(20)) * 4
+    ).log_softmax(1)
     log_probs[:, ::2] = -math.inf
     log_probs[:, -1] = -math.inf
     monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, u))
@@ -570,14 +711,22 @@ def test_slots_and_decoder_see_the_same_embeddings():
 def test_cross_entropy_and_its_parts():
     model, t, slots = perturbed(slate()).eval(), tokens(), torch.randn(3, 3, 12)
     log_softmax = decoder_logits(model, embed(model, t)[:, :-1], slots).log_softmax(-1)
-    torch.testing.assert_close(model.cross_entropy(t, slots), -log_softmax.gather(-1, t[:, :, None]).sum((1, 2)), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        model.cross_entropy(t, slots),
+        -log_softmax.gather(-1, t[:, :, None]).sum((1, 2)),
+        rtol=1e-5,
+        atol=1e-4,
+    )
     noise = torch.randn(3, 3, 12)
     cross_entropy, out = model.autoencode(t, noise)
     inferred = model.infer_slots(t, noise)
     torch.testing.assert_close(out.slots, inferred.slots)
     torch.testing.assert_close(cross_entropy, model.cross_entropy(t, inferred.slots))
     # slot_cell is the map that was iterated: from the start, n + 1 times for IN
-    slots, cell = model.slot_attn.slot_mu + model.slot_attn.slot_log_sigma.exp() * noise, model.slot_cell(t)
+    slots, cell = (
+        model.slot_attn.slot_mu + model.slot_attn.slot_log_sigma.exp() * noise,
+        model.slot_cell(t),
+    )
     for _ in range(4):
         slots, masks = cell(slots)
     torch.testing.assert_close(slots, inferred.slots)
@@ -599,24 +748,40 @@ def test_the_decoder_is_causal(changed):
 
 
 def test_generation_with_kept_keys_and_values_equals_the_naive_one():
-    model, slots = perturbed(slate(seed=3)).eval(), torch.randn(6, 3, 12, generator=torch.Generator().manual_seed(10))
+    model, slots = (
+        perturbed(slate(seed=3)).eval(),
+        torch.randn(6, 3, 12, generator=torch.Generator().manual_seed(10)),
+    )
     naive = torch.zeros(6, 0, dtype=torch.int64)
     with torch.no_grad():
         for _ in range(N):
-            naive = torch.cat([naive, decoder_logits(model, embed(model, naive), slots)[:, -1:].argmax(-1)], 1)
+            naive = torch.cat(
+                [naive, decoder_logits(model, embed(model, naive), slots)[:, -1:].argmax(-1)], 1
+            )
     generated = model.generate_tokens(slots)
-    assert torch.equal(generated, naive) and len(generated.unique()) > 3 and not torch.equal(generated[0], generated[1])
+    assert (
+        torch.equal(generated, naive)
+        and len(generated.unique()) > 3
+        and not torch.equal(generated[0], generated[1])
+    )
 
 
 def test_tokens_and_images():
     model, image = perturbed(slate()).eval(), images()
-    assert torch.equal(model.tokenize(image), dvae_pass(model.dvae.encoder, image).flatten(2).argmax(1))
+    assert torch.equal(
+        model.tokenize(image), dvae_pass(model.dvae.encoder, image).flatten(2).argmax(1)
+    )
     t = tokens()
     one_hot = torch.zeros(3, 11, 4, 4)
     for b in range(3):
         for i in range(N):
             one_hot[b, t[b, i], i // 4, i % 4] = 1
-    torch.testing.assert_close(model.decode_tokens(t), dvae_pass(model.dvae.decoder, one_hot).clamp(0, 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model.decode_tokens(t),
+        dvae_pass(model.dvae.decoder, one_hot).clamp(0, 1),
+        rtol=1e-4,
+        atol=1e-5,
+    )
     assert model.decode_tokens(t).shape == image.shape
 
 
@@ -666,4 +831,9 @@ def test_an_image_does_not_depend_on_its_batch():
         model, t, noise = perturbed(slate(variant=choice)).eval(), tokens(4), torch.randn(4, 3, 12)
         together, alone = model.infer_slots(t, noise), model.infer_slots(t[2:3], noise[2:3])
         torch.testing.assert_close(together.slots[2:3], alone.slots, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(model.cross_entropy(t, together.slots)[2:3], model.cross_entropy(t[2:3], together.slots[2:3]), rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(
+            model.cross_entropy(t, together.slots)[2:3],
+            model.cross_entropy(t[2:3], together.slots[2:3]),
+            rtol=1e-5,
+            atol=1e-4,
+        )

@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from paper_lib import experiments, runs
+from paper_lib import runs
 from paper_lib.data import Dataset
 from paper_lib.models import DVAE
+from paper_lib.paper import experiments
 from paper_lib.training import loop, parallel
 from paper_lib.training.autoencoder import AutoencoderTask
 from paper_lib.training.checkpoint import load_tensors, save_tensors
@@ -26,7 +27,9 @@ from paper_lib.training.loop import train
 from paper_lib.training.slate import SLATETask
 
 SMOKE = experiments.setting("smoke")
-TRICKS = dict(steps=6, batch_size=4, warmup_steps=3, clip=1.0, lr_decay_epochs=1, log_every=1, eval_every=2)
+TRICKS = dict(
+    steps=6, batch_size=4, warmup_steps=3, clip=1.0, lr_decay_epochs=1, log_every=1, eval_every=2
+)
 
 
 @pytest.fixture
@@ -48,7 +51,13 @@ def together(process):
 
 
 def member(rank, port, function, *arguments):
-    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ |= dict(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
     with parallel.processes("cpu"):
         function(*arguments)
 
@@ -70,7 +79,11 @@ class Quiet:
         draws = [torch.Generator().manual_seed(int(i)) for i in indices]
         tokens = torch.stack([torch.randint(16, (16,), generator=g) for g in draws])
         dtype = self.validation.dtype
-        return image.to(dtype), tokens, torch.stack([torch.randn(3, 16, generator=g, dtype=dtype) for g in draws])
+        return (
+            image.to(dtype),
+            tokens,
+            torch.stack([torch.randn(3, 16, generator=g, dtype=dtype) for g in draws]),
+        )
 
 
 class QuietSLATE(Quiet, SLATETask):
@@ -95,26 +108,43 @@ class SingleQuietSLATE(QuietSLATE):
 
 
 def build(name, variant):
-    splits = [Dataset(np.random.default_rng(k).integers(0, 256, (12, 16, 16, 3), np.uint8), np.arange(12), {}) for k in range(3)]
+    splits = [
+        Dataset(
+            np.random.default_rng(k).integers(0, 256, (12, 16, 16, 3), np.uint8), np.arange(12), {}
+        )
+        for k in range(3)
+    ]
     torch.manual_seed(0)
     if name == "autoencoder":
         config = experiments.autoencoder(SMOKE, variant, 0)
-        return QuietAutoencoder(replace(config, model=replace(config.model, num_slots=3, slot_size=16)), *splits)
+        return QuietAutoencoder(
+            replace(config, model=replace(config.model, num_slots=3, slot_size=16)), *splits
+        )
     config = experiments.slate(SMOKE, variant, 0)
     if name != "slate":
         config = replace(config, model=replace(config.model, dropout=0.0))
-    return {"slate": SLATETask, "quiet": QuietSLATE, "single": SingleQuietSLATE}[name](config, *splits, DVAE(16).state_dict())
+    return {"slate": SLATETask, "quiet": QuietSLATE, "single": SingleQuietSLATE}[name](
+        config, *splits, DVAE(16).state_dict()
+    )
 
 
 def fit(folder, name, variant, **changes):
     """Train in this process, alone or with others; the first writes to `folder`, another would write to a folder of its own. Kept beside it: weights,
     gradients of the last step, outcome."""
     task = build(name, variant)
-    own = folder if parallel.is_first() or (folder / "checkpoint.safetensors").exists() else folder / "others"
+    own = (
+        folder
+        if parallel.is_first() or (folder / "checkpoint.safetensors").exists()
+        else folder / "others"
+    )
     outcome = train(task, TrainingConfig(**TRICKS | changes), 0, own)
     named = dict(task.model.named_parameters())
-    tensors = {f"weights/{name}": p for name, p in named.items()} | {f"gradients/{name}": p.grad for name, p in named.items() if p.grad is not None}
-    save_tensors(folder.parent / f"{folder.name}-{parallel.world_size()}-{parallel.rank()}", tensors, outcome)
+    tensors = {f"weights/{name}": p for name, p in named.items()} | {
+        f"gradients/{name}": p.grad for name, p in named.items() if p.grad is not None
+    }
+    save_tensors(
+        folder.parent / f"{folder.name}-{parallel.world_size()}-{parallel.rank()}", tensors, outcome
+    )
 
 
 def kept(folder, world_size=1, rank=0):
@@ -128,13 +158,21 @@ def table(folder):
 def assert_close(found, expected, tolerance=1e-9):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[name],
+            value,
+            rtol=tolerance,
+            atol=tolerance,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
 
 
 # ---------------------------------------------------------------- two compute what one does
 
 
-@pytest.mark.parametrize("name, variant", [("single", "IN"), ("quiet", "vanilla"), ("autoencoder", "IN")])
+@pytest.mark.parametrize(
+    "name, variant", [("single", "IN"), ("quiet", "vanilla"), ("autoencoder", "IN")]
+)
 def test_two_processes_reach_the_gradients_and_weights_of_one(together, tmp_path, name, variant):
     one, two = tmp_path / "one", tmp_path / "two"
     fit(one, name, variant)
@@ -146,10 +184,27 @@ def test_two_processes_reach_the_gradients_and_weights_of_one(together, tmp_path
     initial = [f"slot_attn.slot_{part}" for part in ("mu", "log_sigma")]
     fresh = build(name, variant).model.state_dict()
     for part in initial:  # under IN they have no gradient, in two processes as in one: neither are they moved nor do they count in the norm
-        assert (f"gradients/{part}" in alone) == (variant == "vanilla") != torch.equal(kept(two, 2)[0][f"weights/{part}"], fresh[part])
+        assert (
+            (f"gradients/{part}" in alone)
+            == (variant == "vanilla")
+            != torch.equal(kept(two, 2)[0][f"weights/{part}"], fresh[part])
+        )
     found, expected = table(two), table(one)
-    assert found.columns.tolist() == expected.columns.tolist() and found["step"].tolist() == [1, 2, 3, 4, 5, 6]
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5, err_msg="logs are means over the processes, norms and evaluations as of one")
+    assert found.columns.tolist() == expected.columns.tolist() and found["step"].tolist() == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
+    np.testing.assert_allclose(
+        found,
+        expected,
+        rtol=1e-3,
+        atol=1e-5,
+        err_msg="logs are means over the processes, norms and evaluations as of one",
+    )
     assert not (two / "others").exists(), "the first process writes, and no other"
 
 
@@ -159,7 +214,9 @@ def test_each_process_draws_its_own_noise(together, tmp_path):
     assert len(np.unique(np.concatenate(seen))) == 6
     state = torch.get_rng_state()
     parallel.seed_step(0, 0)
-    assert torch.equal(state, torch.get_rng_state()), "a single process goes on with the state that it has"
+    assert torch.equal(state, torch.get_rng_state()), (
+        "a single process goes on with the state that it has"
+    )
 
 
 def draws(folder):
@@ -178,11 +235,16 @@ def test_another_number_of_processes_resumes_a_checkpoint(together, tmp_path, fi
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(whole, "quiet", "IN", steps=6)
     for world_size, steps in ((first, 4), (then, 6)):
-        (fit if world_size == 1 else lambda *a, **k: together(fit_with, k, *a))(parts, "quiet", "IN", steps=steps)
+        (fit if world_size == 1 else lambda *a, **k: together(fit_with, k, *a))(
+            parts, "quiet", "IN", steps=steps
+        )
     assert_close(kept(parts, then)[0], kept(whole)[0])
     assert table(parts)["step"].tolist() == [1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose(table(parts), table(whole), rtol=1e-3, atol=1e-5)
-    assert not any(name.startswith("model/module.") for name in load_tensors(parts / "checkpoint.safetensors")[0])
+    assert not any(
+        name.startswith("model/module.")
+        for name in load_tensors(parts / "checkpoint.safetensors")[0]
+    )
 
 
 def fit_with(changes, *arguments):
@@ -194,7 +256,9 @@ def test_as_many_processes_resume_bit_for_bit(together, tmp_path):
     for name, parts in (("whole", [6]), ("parts", [2, 6])):
         for steps in parts:
             together(fit_with, dict(steps=steps), tmp_path / name, "slate", "IN")
-    assert (tmp_path / "whole/metrics.csv").read_bytes() == (tmp_path / "parts/metrics.csv").read_bytes()
+    assert (tmp_path / "whole/metrics.csv").read_bytes() == (
+        tmp_path / "parts/metrics.csv"
+    ).read_bytes()
     whole, parts = kept(tmp_path / "whole", 2)[0], kept(tmp_path / "parts", 2)[0]
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
@@ -226,7 +290,11 @@ def test_where_one_process_diverges_all_do(together, tmp_path, in_step):
         _, outcome = kept(tmp_path / "run", 2, rank)
         assert (outcome["status"], outcome["step"]) == ("diverged", 4)
     rows = table(tmp_path / "run")
-    assert rows["step"].tolist() == [3, 4] and not math.isfinite(rows["loss"].iloc[-1]) and math.isfinite(rows["cross_entropy"].iloc[-1])
+    assert (
+        rows["step"].tolist() == [3, 4]
+        and not math.isfinite(rows["loss"].iloc[-1])
+        and math.isfinite(rows["cross_entropy"].iloc[-1])
+    )
     tensors, info = load_tensors(tmp_path / "run/checkpoint.safetensors")
     assert info["step"] == 3 and all(value.isfinite().all() for value in tensors.values())
 
@@ -245,12 +313,17 @@ def diverge(folder, in_step):
 def test_a_batch_that_cannot_be_shared_equally(monkeypatch):
     monkeypatch.setattr(parallel, "world_size", lambda: 3)
     monkeypatch.setattr(parallel, "rank", lambda: 1)
-    with pytest.raises(ValueError, match="a batch of 4 does not divide among 3 processes: set training.batch_size to a multiple of 3"):
+    with pytest.raises(
+        ValueError,
+        match="a batch of 4 does not divide among 3 processes: set training.batch_size to a multiple of 3",
+    ):
         parallel.share(4)
     assert parallel.share(6) == slice(2, 4)
 
 
-@pytest.mark.parametrize("device, local_rank, remedy", [("cuda:1", 0, "say 'cuda'"), ("cuda", 2, "--nproc-per-node 2")])
+@pytest.mark.parametrize(
+    "device, local_rank, remedy", [("cuda:1", 0, "say 'cuda'"), ("cuda", 2, "--nproc-per-node 2")]
+)
 def test_each_process_needs_a_gpu_of_its_own(monkeypatch, device, local_rank, remedy):
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", str(local_rank))
@@ -265,13 +338,32 @@ def test_each_process_needs_a_gpu_of_its_own(monkeypatch, device, local_rank, re
 def test_torchrun(elsewhere):
     """A run and the dVAE that it needs, from nothing; then once more, where there is nothing left to do."""
     config = experiments.slate(SMOKE, "IN", 0)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "paper_lib.runs", "smoke", runs.run_id(config)]
-    done = subprocess.run(command, cwd=runs.ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=300)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "paper_lib.runs",
+        "smoke",
+        runs.run_id(config),
+    ]
+    done = subprocess.run(
+        command, cwd=runs.ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(f"{runs.run_id(config)}: finished") == 1
     for run in (runs.get(config, SMOKE), runs.get(config.dvae, SMOKE)):
-        assert run.summary["status"] == "finished" and run.summary["step"] == 6 and run.summary["world_size"] == 2
+        assert (
+            run.summary["status"] == "finished"
+            and run.summary["step"] == 6
+            and run.summary["world_size"] == 2
+        )
         assert sorted(path.name for path in run.folder.iterdir() if path.name != "cell.safetensors") == [
             "config.json", "metrics.csv", "samples.npz", "summary.json", "weights.safetensors"
         ]  # fmt: skip
-    assert json.loads((runs.get(config, SMOKE).folder / "config.json").read_text())["id"] == runs.run_id(config)
+    assert json.loads((runs.get(config, SMOKE).folder / "config.json").read_text())[
+        "id"
+    ] == runs.run_id(config)

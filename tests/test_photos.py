@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paper_lib.data import photos
+from paper_lib.data.generators import photos
 
 SPLITS = ("train", "validation", "test")
 
@@ -16,10 +16,17 @@ def parts(tmp_path_factory):
 
 
 def test_no_photograph_is_in_two_splits(parts):
-    shown = {split: {photos.photograph(int(index)).name for index in part["indices"]} for split, part in parts.items()}
+    shown = {
+        split: {photos.photograph(int(index)).name for index in part["indices"]}
+        for split, part in parts.items()
+    }
     for split, part in parts.items():
         assert shown[split] == set(part["source"]["photographs"][split])
-    assert sum(len(names) for names in shown.values()) == len(set.union(*shown.values())) == parts["train"]["source"]["number_of_photographs"]
+    assert (
+        sum(len(names) for names in shown.values())
+        == len(set.union(*shown.values()))
+        == parts["train"]["source"]["number_of_photographs"]
+    )
     assert len({(p.package, p.path) for p in photos.PHOTOGRAPHS}) == len(photos.PHOTOGRAPHS)
 
 
@@ -44,7 +51,10 @@ def test_a_crop_depends_on_seed_and_index_alone(parts, tmp_path):
 def test_a_crop_shows_the_same_at_every_size():
     for index in range(14):
         small = photos.crop(0, index, 24).astype(float)
-        reduced = np.asarray(Image.fromarray(photos.crop(0, index, 96)).resize((24, 24), Image.Resampling.BICUBIC), dtype=float)
+        reduced = np.asarray(
+            Image.fromarray(photos.crop(0, index, 96)).resize((24, 24), Image.Resampling.BICUBIC),
+            dtype=float,
+        )
         assert np.abs(small - reduced).mean() < 6
 
 

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from paper_lib.fixed_point import Broyden, Implicit, Iteration, Neumann, fixed_point, relative_residual, spectral_norm, spectral_radius
+from paper_lib.fixed_point import (
+    Broyden,
+    Implicit,
+    Iteration,
+    Neumann,
+    fixed_point,
+    relative_residual,
+    spectral_norm,
+    spectral_radius,
+)
 from paper_lib.models import SLATE, SLATEConfig
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -14,7 +23,10 @@ REFERENCE = Path(__file__).parent / "reference"
 
 def load(name):
     with np.load(REFERENCE / f"{name}_reference.npz") as archive:
-        return {k: torch.from_numpy(v) if v.dtype.kind in "fib" and v.ndim else v for k, v in archive.items()}
+        return {
+            k: torch.from_numpy(v) if v.dtype.kind in "fib" and v.ndim else v
+            for k, v in archive.items()
+        }
 
 
 slate, broyden = load("slate"), load("broyden")
@@ -23,7 +35,9 @@ sizes = dict(zip(slate["config_names"].tolist(), slate["config"].tolist()))
 
 
 def model(variant="vanilla", **changes):
-    config = SLATEConfig(**{**sizes, "slot_size": sizes["d_model"], "dropout": 0.0, "variant": variant, **changes})
+    config = SLATEConfig(
+        **{**sizes, "slot_size": sizes["d_model"], "dropout": 0.0, "variant": variant, **changes}
+    )
     return SLATE.from_official(state, config).eval()
 
 
@@ -37,7 +51,12 @@ def close(ours, theirs, rtol=1e-4):
 def test_dvae():
     slate_model = model()
     close(slate_model.dvae.log_probs(slate["image"]), slate["encoder_log_probs"])
-    close(slate_model.dvae.decoder((slate["encoder_log_probs"] / float(slate["soft_tau"])).softmax(1)), slate["decoded_soft"])
+    close(
+        slate_model.dvae.decoder(
+            (slate["encoder_log_probs"] / float(slate["soft_tau"])).softmax(1)
+        ),
+        slate["decoded_soft"],
+    )
     tokens = slate_model.tokenize(slate["image"])
     assert torch.equal(tokens, slate["tokens"].flatten(1))
     image = slate_model.decode_tokens(tokens)
@@ -63,13 +82,19 @@ def test_gradients_of_slot_attention(variant, name):
     slots = slate_model.infer_slots(slate["tokens"].flatten(1), slate["slot_noise"]).slots
     close(slots, slate[f"{name}/slots"])
     (slots * slate["grad_target"]).sum().backward()
-    gradients = {k.removeprefix(f"{name}/grad/"): v for k, v in slate.items() if k.startswith(f"{name}/grad/")}
+    gradients = {
+        k.removeprefix(f"{name}/grad/"): v
+        for k, v in slate.items()
+        if k.startswith(f"{name}/grad/")
+    }
     assert len(gradients) == 25
     for key, theirs in gradients.items():
         ours = slate_model.slot_attn.get_parameter(key).grad
         if key.startswith("slot_") and "." not in key and variant == "IN":
             assert ours is None and theirs.abs().max() == 0, "nothing flows to the initial guess"
-        elif key == "slot_attention.norm_slots.bias":  # a shift of the normalised slots leaves the softmax over slots as it is: zero but for rounding
+        elif (
+            key == "slot_attention.norm_slots.bias"
+        ):  # a shift of the normalised slots leaves the softmax over slots as it is: zero but for rounding
             assert ours.abs().max() < 1e-5 and theirs.abs().max() < 1e-5
         else:
             close(ours, theirs)
@@ -87,7 +112,11 @@ def test_spectral_norm_and_radius_of_the_cell():
 
 def test_residuals_of_the_iteration():
     rows = len(slate["iteration_relative_residual"])
-    solution = model(num_iterations=rows).infer_slots(slate["tokens"].flatten(1), slate["slot_noise"]).solution
+    solution = (
+        model(num_iterations=rows)
+        .infer_slots(slate["tokens"].flatten(1), slate["slot_noise"])
+        .solution
+    )
     close(solution.residuals, slate["iteration_relative_residual"])
 
 
@@ -106,11 +135,15 @@ def broyden_map(calls=None, dtype=torch.float32):
 @pytest.mark.parametrize("steps", [7, 30])
 def test_broyden_follows_deq(steps):
     calls = []
-    solution = fixed_point(broyden_map(calls), broyden["z0"], solver=Broyden(steps, tol=1e-6), adjoint=Neumann())
+    solution = fixed_point(
+        broyden_map(calls), broyden["z0"], solver=Broyden(steps, tol=1e-6), adjoint=Neumann()
+    )
     # DEQ's residual is the whole batch's; it is that of the iterates at which f was evaluated, after the initial guess and before the last application
     trace = torch.stack([(fz - z).norm() / fz.norm() for z, fz in calls[1:-1]])
     theirs = broyden[f"threshold_{steps}/rel_trace"]
-    compared = min(len(trace), 20)  # further on rounding decides, and samples of ours that have converged no longer move
+    compared = min(
+        len(trace), 20
+    )  # further on rounding decides, and samples of ours that have converged no longer move
     np.testing.assert_allclose(trace[:compared], theirs[:compared], rtol=2e-3)
     close(calls[-1][0], broyden[f"threshold_{steps}/result"])
     assert solution.residuals.shape == (len(calls) - 2, len(broyden["z0"]))
@@ -122,7 +155,11 @@ def test_implicit_cotangent():
     star = fixed_point(f, broyden["z0"].double(), solver=Iteration(500), adjoint=Neumann()).value
     close(star, broyden["plain_iteration_converges_to"])
     assert relative_residual(star, f(star)).max() < 1e-12
-    shift = torch.zeros_like(star, requires_grad=True)  # d f(z) + shift / d shift is the identity: its gradient is the adjoint's u
-    value = fixed_point(lambda z: f(z) + shift, star, solver=Iteration(1), adjoint=Implicit(Broyden(60, tol=1e-12))).value
+    shift = torch.zeros_like(
+        star, requires_grad=True
+    )  # d f(z) + shift / d shift is the identity: its gradient is the adjoint's u
+    value = fixed_point(
+        lambda z: f(z) + shift, star, solver=Iteration(1), adjoint=Implicit(Broyden(60, tol=1e-12))
+    ).value
     value.backward(broyden["cotangent"].double())
     close(shift.grad, broyden["implicit_cotangent"], rtol=1e-5)

@@ -7,7 +7,14 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from paper_lib.metrics.segmentation import adjusted_rand_index, foreground_ari, grid_segments, mean_iou, random_segments, segments
+from paper_lib.metrics.segmentation import (
+    adjusted_rand_index,
+    foreground_ari,
+    grid_segments,
+    mean_iou,
+    random_segments,
+    segments,
+)
 
 SCORES = [adjusted_rand_index, foreground_ari, mean_iou]
 NAN = math.nan
@@ -29,20 +36,56 @@ def masks():
     "true, predicted, ari, fg_ari, iou",
     [
         ([0, 0, 1, 1, 2, 2], [5, 5, 0, 0, 3, 3], 1, 1, 1),  # perfect, under other names
-        ([0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 0, 0], 0, 0, 1 / 6),  # one segment: 2/6 for one object, nothing for the other
+        (
+            [0, 0, 1, 1, 2, 2],
+            [0, 0, 0, 0, 0, 0],
+            0,
+            0,
+            1 / 6,
+        ),  # one segment: 2/6 for one object, nothing for the other
         # 15 pairs of pixels: 3 together in truth, 3 in the prediction, 0 in both; chance agrees on 3 * 3 / 15, the most possible is 3; foreground: 2, 1, 0 of 6
-        ([0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 2], (0 - 0.6) / (3 - 0.6), (0 - 1 / 3) / (1.5 - 1 / 3), 1 / 3),
+        (
+            [0, 0, 1, 1, 2, 2],
+            [0, 1, 2, 0, 1, 2],
+            (0 - 0.6) / (3 - 0.6),
+            (0 - 1 / 3) / (1.5 - 1 / 3),
+            1 / 3,
+        ),
         # all 6: together 3 in truth, 1 + 3 in the prediction, 2 in both (0-0 and 1-1); foreground: 2, 3, 1 of 6
-        ([0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 1, 3], (2 - 12 / 15) / (3.5 - 12 / 15), (1 - 1) / (2.5 - 1), (2 / 3 + 1 / 2) / 2),
+        (
+            [0, 0, 1, 1, 2, 2],
+            [0, 0, 1, 1, 1, 3],
+            (2 - 12 / 15) / (3.5 - 12 / 15),
+            (1 - 1) / (2.5 - 1),
+            (2 / 3 + 1 / 2) / 2,
+        ),
         # the background shares the first object's segment, which only the IoU and the full index see
         ([0, 0, 1, 1, 2, 2], [1, 1, 1, 1, 2, 2], (3 - 21 / 15) / (5 - 21 / 15), 1, (2 / 4 + 1) / 2),
         # a greedy matching would give the first object 3/7 and leave 0 for the second; pairs of 21: 11 together in each, 5 in both
-        ([1, 1, 1, 1, 1, 2, 2], [0, 0, 0, 1, 1, 0, 0], (5 - 121 / 21) / (11 - 121 / 21), (5 - 121 / 21) / (11 - 121 / 21), (2 / 5 + 2 / 5) / 2),
+        (
+            [1, 1, 1, 1, 1, 2, 2],
+            [0, 0, 0, 1, 1, 0, 0],
+            (5 - 121 / 21) / (11 - 121 / 21),
+            (5 - 121 / 21) / (11 - 121 / 21),
+            (2 / 5 + 2 / 5) / 2,
+        ),
         # tie: either segment may go to the object
         ([0, 0, 1, 1], [0, 1, 0, 1], -0.5, 0, 1 / 3),
         ([3, 3, 3, 3], [0, 0, 0, 0], 1, 1, 1),  # one object, nothing else
-        ([3, 3, 3, 3], [0, 0, 0, 1], 0, 0, 3 / 4),  # any cut of a single object costs all of the index
-        ([0, 0, 1, 1], [0, 0, 0, 0], 0, 1, 2 / 4),  # one object, one segment: FG-ARI does not see the background
+        (
+            [3, 3, 3, 3],
+            [0, 0, 0, 1],
+            0,
+            0,
+            3 / 4,
+        ),  # any cut of a single object costs all of the index
+        (
+            [0, 0, 1, 1],
+            [0, 0, 0, 0],
+            0,
+            1,
+            2 / 4,
+        ),  # one object, one segment: FG-ARI does not see the background
         ([0, 0, 0, 0], [0, 1, 0, 1], 0, NAN, NAN),  # no objects
         ([0, 0, 0, 0], [2, 2, 2, 2], 1, NAN, NAN),
         ([1], [7], 1, 1, 1),
@@ -51,7 +94,9 @@ def masks():
 def test_by_hand(true, predicted, ari, fg_ari, iou):
     for score, expected in zip(SCORES, (ari, fg_ari, iou)):
         result = score(np.array([true]), np.array([predicted]))
-        assert result.shape == (1,) and result[0] == pytest.approx(expected, abs=1e-12, nan_ok=True), score.__name__
+        assert result.shape == (1,) and result[0] == pytest.approx(
+            expected, abs=1e-12, nan_ok=True
+        ), score.__name__
 
 
 def test_iou_of_rectangles():
@@ -66,9 +111,15 @@ def test_iou_of_rectangles():
 
 def test_against_scikit_learn(masks):
     true, predicted = masks
-    foreground = [adjusted_rand_score(t[t > 0].tolist(), p[t > 0].tolist()) for t, p in zip(true, predicted)]
+    foreground = [
+        adjusted_rand_score(t[t > 0].tolist(), p[t > 0].tolist()) for t, p in zip(true, predicted)
+    ]
     np.testing.assert_allclose(foreground_ari(true, predicted), foreground, rtol=1e-12)
-    np.testing.assert_allclose(adjusted_rand_index(true, predicted), [adjusted_rand_score(t.ravel(), p.ravel()) for t, p in zip(true, predicted)], rtol=1e-12)
+    np.testing.assert_allclose(
+        adjusted_rand_index(true, predicted),
+        [adjusted_rand_score(t.ravel(), p.ravel()) for t, p in zip(true, predicted)],
+        rtol=1e-12,
+    )
     assert (0.1 < np.array(foreground)).all() and (np.array(foreground) < 0.9).all()
 
 
@@ -77,11 +128,21 @@ def test_what_a_score_depends_on(masks, score):
     true, predicted = masks
     expected = score(true, predicted)
     assert expected.shape == (4,) and len(np.unique(expected)) == 4
-    np.testing.assert_allclose(score(true.reshape(4, -1), predicted.reshape(4, -1)), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        score(true.reshape(4, -1), predicted.reshape(4, -1)), expected, rtol=1e-12
+    )
     order = np.random.default_rng(1).permutation(144)
-    np.testing.assert_allclose(score(true.reshape(4, -1)[:, order], predicted.reshape(4, -1)[:, order]), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        score(true.reshape(4, -1)[:, order], predicted.reshape(4, -1)[:, order]),
+        expected,
+        rtol=1e-12,
+    )
     np.testing.assert_allclose(score(true[::-1], predicted[::-1]), expected[::-1], rtol=1e-12)
-    np.testing.assert_allclose(score(np.array([0, 3, 9, 1])[true], np.array([4, 0, 3, 1, 2])[predicted]), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        score(np.array([0, 3, 9, 1])[true], np.array([4, 0, 3, 1, 2])[predicted]),
+        expected,
+        rtol=1e-12,
+    )
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -106,11 +167,19 @@ def test_an_image_without_objects_leaves_the_others_alone(masks):
 @pytest.mark.parametrize(
     "true, predicted, message",
     [
-        (np.zeros((2, 4, 4), int), np.zeros((2, 16), int), r"same shape, not \(2, 4, 4\) and \(2, 16\)"),
+        (
+            np.zeros((2, 4, 4), int),
+            np.zeros((2, 16), int),
+            r"same shape, not \(2, 4, 4\) and \(2, 16\)",
+        ),
         (np.zeros(4, int), np.zeros(4, int), r"masks must have shape .* not \(4,\)"),
         (np.zeros((2, 0), int), np.zeros((2, 0), int), r"masks must have shape .* not \(2, 0\)"),
         (np.zeros((1, 4)), np.zeros((1, 4), int), "true must hold integers.* not float64"),
-        (np.zeros((1, 4), int), np.zeros((1, 4), np.float32), "predicted must hold integers.* not float32"),
+        (
+            np.zeros((1, 4), int),
+            np.zeros((1, 4), np.float32),
+            "predicted must hold integers.* not float32",
+        ),
     ],
 )
 def test_refused_masks(score, true, predicted, message):
@@ -124,7 +193,9 @@ def test_segments(tensor):
     attn = [[[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.1, 0.6, 0.3], [0.2, 0.4, 0.4]]]
     result = segments(tensor(attn), 4)
     assert isinstance(result, np.ndarray) and np.issubdtype(result.dtype, np.integer)
-    np.testing.assert_array_equal(result, [[[0, 0, 2, 2], [0, 0, 2, 2], [1, 1, 1, 1], [1, 1, 1, 1]]])
+    np.testing.assert_array_equal(
+        result, [[[0, 0, 2, 2], [0, 0, 2, 2], [1, 1, 1, 1], [1, 1, 1, 1]]]
+    )
     np.testing.assert_array_equal(segments(tensor(attn), 2), [[[0, 2], [1, 1]]])
 
 
@@ -159,7 +230,9 @@ def test_random_segments():
     assert result.shape == (3, 32, 32) and np.issubdtype(result.dtype, np.integer)
     np.testing.assert_allclose(np.bincount(result.ravel(), minlength=5), 3 * 1024 / 5, rtol=0.1)
     np.testing.assert_array_equal(result, random_segments((3, 32, 32), 5, seed=0))
-    assert (result != random_segments((3, 32, 32), 5, seed=1)).any() and (result[0] != result[1]).any()
+    assert (result != random_segments((3, 32, 32), 5, seed=1)).any() and (
+        result[0] != result[1]
+    ).any()
     assert (np.random.get_state()[1] == state).all()
     # by chance the adjusted index is zero
     assert np.abs(foreground_ari(grid_segments((3, 32, 32), 4) + 1, result)).max() < 0.02
@@ -167,7 +240,9 @@ def test_random_segments():
 
 def test_grid_segments_by_hand():
     np.testing.assert_array_equal(grid_segments((2, 2, 4), 4), [[[0, 0, 1, 1], [2, 2, 3, 3]]] * 2)
-    np.testing.assert_array_equal(grid_segments((1, 5, 6), 5), [[[0, 0, 1, 1, 2, 2]] * 3 + [[3, 3, 3, 4, 4, 4]] * 2])
+    np.testing.assert_array_equal(
+        grid_segments((1, 5, 6), 5), [[[0, 0, 1, 1, 2, 2]] * 3 + [[3, 3, 3, 4, 4, 4]] * 2]
+    )
 
 
 @pytest.mark.parametrize("slots", range(1, 13))

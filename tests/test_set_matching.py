@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from paper_lib.metrics.set_matching import average_precision, hungarian_huber_loss, matched_attributes
+from paper_lib.metrics.set_matching import (
+    average_precision,
+    hungarian_huber_loss,
+    matched_attributes,
+)
 
 INF = math.inf
 # The reference has 17 confidences of exactly 1. This is how the sort that made it ranked them; sorts differ between processors.
@@ -39,7 +43,10 @@ def literal_average_precision(predictions, targets, threshold):
         image, prediction = detection // slots, predictions[detection // slots, detection % slots]
         nearest, best = INF, None
         for number, target in enumerate(targets[image]):
-            same = all(prediction[a:b].argmax() == target[a:b].argmax() for a, b in [(3, 5), (5, 7), (7, 10), (10, 18)])
+            same = all(
+                prediction[a:b].argmax() == target[a:b].argmax()
+                for a, b in [(3, 5), (5, 7), (7, 10), (10, 18)]
+            )
             distance = np.linalg.norm((target[:3] - prediction[:3]) * 6)
             if target[18] and same and distance < nearest:
                 nearest, best = distance, number
@@ -48,7 +55,10 @@ def literal_average_precision(predictions, targets, threshold):
             seen.add((image, best))
     found = np.cumsum(correct)
     precision, recall = found / (np.arange(len(found)) + 1), found / targets[..., 18].sum()
-    return sum((r - before) * max(precision[i:]) for i, (before, r) in enumerate(itertools.pairwise([0, *recall])))
+    return sum(
+        (r - before) * max(precision[i:])
+        for i, (before, r) in enumerate(itertools.pairwise([0, *recall]))
+    )
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -66,13 +76,19 @@ def test_against_the_literal_definition(reference, threshold):
     """The reference's predictions with their ties as they are, and every attribute guessed in small scenes, where objects are often found twice."""
     for predictions, targets in [(reference["predictions"], reference["targets"]), small_scenes()]:
         result = average_precision(predictions, targets, threshold)
-        assert result == pytest.approx(literal_average_precision(predictions, targets, threshold), rel=1e-6)
+        assert result == pytest.approx(
+            literal_average_precision(predictions, targets, threshold), rel=1e-6
+        )
 
 
 def small_scenes():
     rng = np.random.default_rng(0)
-    targets = np.concatenate([scene(*rng.integers(2, size=6), present=rng.random(6) < 0.7) for _ in range(20)])
-    predictions = np.concatenate([scene(*rng.integers(2, size=6), present=rng.random(6)) for _ in range(20)])
+    targets = np.concatenate(
+        [scene(*rng.integers(2, size=6), present=rng.random(6) < 0.7) for _ in range(20)]
+    )
+    predictions = np.concatenate(
+        [scene(*rng.integers(2, size=6), present=rng.random(6)) for _ in range(20)]
+    )
     predictions[..., :3] += rng.normal(0, 0.05, (20, 6, 3))
     targets[..., :3] += rng.normal(0, 0.05, (20, 6, 3))
     return predictions, targets
@@ -84,13 +100,37 @@ def small_scenes():
         (scene(0, 1, 2, present=[0.9, 0.8, 0.7]), scene(0, 1, 2), 1),
         (scene(0, 1, 2, present=[0.9, 0.8, 0.7]), scene(2, 0, 1), 1),
         (scene(0, 1, 2, present=[0.9, 0.8, 0.7]), scene(3, 4, 5), 0),
-        (scene(0, 1, 2, present=[0.9, 0.8, 0.7]), scene(0, 1, 3), 2 / 3),  # the mistake comes last: precision 1 up to recall 2/3
-        (scene(0, 1, 2, present=[0.7, 0.8, 0.9]), scene(0, 1, 3), 2 / 3 * 2 / 3),  # first: precision 0, 1/2, 2/3, of which the best further on counts
+        (
+            scene(0, 1, 2, present=[0.9, 0.8, 0.7]),
+            scene(0, 1, 3),
+            2 / 3,
+        ),  # the mistake comes last: precision 1 up to recall 2/3
+        (
+            scene(0, 1, 2, present=[0.7, 0.8, 0.9]),
+            scene(0, 1, 3),
+            2 / 3 * 2 / 3,
+        ),  # first: precision 0, 1/2, 2/3, of which the best further on counts
         (scene(0, 1, 2, present=[0.9, 0.7, 0.8]), scene(0, 1, 3), (1 + 2 / 3) / 3),  # between
-        (scene(0, 0, 1, present=[0.9, 0.8, 0.7]), scene(0, 1, 2), (1 + 2 / 3) / 3),  # an object found twice counts once
-        (scene(0, 0, 1, present=[0.9, 0.8, 0.7]), scene(0, 0, 1), 1 / 3 * 1 + 1 / 3 * 2 / 3),  # twins in one place: the nearest is always the first
-        (scene(0, 1, 2, present=[0.9, 0.8, 0.1]), scene(0, 1, 2, present=[1, 1, 0]), 1),  # padding is nothing to be found
-        (scene(0, 1, 2, present=[0.9, 0.1, 0.8]), scene(0, 1, 2, present=[1, 1, 0]), (1 + 2 / 3) / 2),  # and what is found there is wrong
+        (
+            scene(0, 0, 1, present=[0.9, 0.8, 0.7]),
+            scene(0, 1, 2),
+            (1 + 2 / 3) / 3,
+        ),  # an object found twice counts once
+        (
+            scene(0, 0, 1, present=[0.9, 0.8, 0.7]),
+            scene(0, 0, 1),
+            1 / 3 * 1 + 1 / 3 * 2 / 3,
+        ),  # twins in one place: the nearest is always the first
+        (
+            scene(0, 1, 2, present=[0.9, 0.8, 0.1]),
+            scene(0, 1, 2, present=[1, 1, 0]),
+            1,
+        ),  # padding is nothing to be found
+        (
+            scene(0, 1, 2, present=[0.9, 0.1, 0.8]),
+            scene(0, 1, 2, present=[1, 1, 0]),
+            (1 + 2 / 3) / 2,
+        ),  # and what is found there is wrong
         (scene(0, 1, 2), scene(0, 1, 2), 1),  # ties that don't matter
         (scene(0, 1), scene(0, 1, present=[0, 0]), math.nan),
     ],
@@ -142,19 +182,35 @@ def permuted(array, seed):
     return np.stack([image[rng.permutation(len(image))] for image in array])
 
 
-@pytest.mark.parametrize("score", [lambda p, t: average_precision(p, t, 0.3), lambda p, t: hungarian_huber_loss(torch.tensor(p), torch.tensor(t)).item()])
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda p, t: average_precision(p, t, 0.3),
+        lambda p, t: hungarian_huber_loss(torch.tensor(p), torch.tensor(t)).item(),
+    ],
+)
 def test_the_order_of_a_set_does_not_matter(score):
     predictions, targets = small_scenes()
     expected = score(predictions, targets)
     assert expected > 0.01
-    assert score(permuted(predictions, 1), permuted(targets, 2)) == pytest.approx(expected, rel=1e-6)
-    assert score(predictions[::-1].copy(), targets[::-1].copy()) == pytest.approx(expected, rel=1e-6)
-    assert score(predictions[::-1].copy(), targets) != pytest.approx(expected, rel=1e-2), "nor are images mixed up"
+    assert score(permuted(predictions, 1), permuted(targets, 2)) == pytest.approx(
+        expected, rel=1e-6
+    )
+    assert score(predictions[::-1].copy(), targets[::-1].copy()) == pytest.approx(
+        expected, rel=1e-6
+    )
+    assert score(predictions[::-1].copy(), targets) != pytest.approx(expected, rel=1e-2), (
+        "nor are images mixed up"
+    )
 
 
 def test_reference_loss(reference):
-    loss = hungarian_huber_loss(torch.tensor(reference["predictions"]), torch.tensor(reference["targets"]))
-    assert loss.shape == () and loss.item() == pytest.approx(float(reference["hungarian_huber"]), rel=1e-4)
+    loss = hungarian_huber_loss(
+        torch.tensor(reference["predictions"]), torch.tensor(reference["targets"])
+    )
+    assert loss.shape == () and loss.item() == pytest.approx(
+        float(reference["hungarian_huber"]), rel=1e-4
+    )
 
 
 def test_loss_by_hand():
@@ -163,16 +219,25 @@ def test_loss_by_hand():
     predictions = targets.flip(1).clone()
     predictions[0, 0, 0] += 0.6
     predictions[0, 1, 18] += 3
-    assert hungarian_huber_loss(predictions, targets).item() == pytest.approx((0.18 + 2.5) / 19 / 2, rel=1e-6)
+    assert hungarian_huber_loss(predictions, targets).item() == pytest.approx(
+        (0.18 + 2.5) / 19 / 2, rel=1e-6
+    )
     assert hungarian_huber_loss(targets.flip(1), targets).item() == 0
 
 
 def test_loss_is_the_least_over_all_matchings():
-    predictions, targets = (torch.rand(5, 4, 19, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 4 for seed in (0, 1))
+    predictions, targets = (
+        torch.rand(5, 4, 19, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 4
+        for seed in (0, 1)
+    )
     error = (predictions[:, :, None] - targets[:, None]).abs()
     cost = torch.where(error <= 1, error**2 / 2, error - 0.5).mean(-1)
-    totals = torch.stack([cost[:, range(4), order].sum(1) for order in itertools.permutations(range(4))])
-    assert hungarian_huber_loss(predictions, targets).item() == pytest.approx(totals.amin(0).mean().item(), rel=1e-12)
+    totals = torch.stack(
+        [cost[:, range(4), order].sum(1) for order in itertools.permutations(range(4))]
+    )
+    assert hungarian_huber_loss(predictions, targets).item() == pytest.approx(
+        totals.amin(0).mean().item(), rel=1e-12
+    )
     assert len(set(totals.argmin(0).tolist())) > 1, "images are matched differently"
 
 
@@ -205,7 +270,13 @@ def test_attributes_of_matched_objects():
     predictions[0, 1, 1] += 0.1
     predictions[0, 1, 3:5] = torch.tensor([0.4, 0.6])
     assert matched_attributes(predictions, targets) == pytest.approx(
-        {"size_accuracy": 0.5, "material_accuracy": 1, "shape_accuracy": 1, "colour_accuracy": 1, "position_error": 0.3}
+        {
+            "size_accuracy": 0.5,
+            "material_accuracy": 1,
+            "shape_accuracy": 1,
+            "colour_accuracy": 1,
+            "position_error": 0.3,
+        }
     )
     nobody = matched_attributes(predictions, torch.zeros_like(targets))
     assert len(nobody) == 5 and all(math.isnan(value) for value in nobody.values())
@@ -222,9 +293,17 @@ def test_attributes_of_matched_objects():
 @pytest.mark.parametrize(
     "predictions, targets, message",
     [
-        ((2, 3, 18), (2, 3, 19), r"predictions must have shape \(batch, objects, 19\).* not \(2, 3, 18\)"),
+        (
+            (2, 3, 18),
+            (2, 3, 19),
+            r"predictions must have shape \(batch, objects, 19\).* not \(2, 3, 18\)",
+        ),
         ((2, 3, 19), (3, 19), r"targets must have shape \(batch, objects, 19\).* not \(3, 19\)"),
-        ((0, 3, 19), (0, 3, 19), r"predictions must have shape .* none of them 0, not \(0, 3, 19\)"),
+        (
+            (0, 3, 19),
+            (0, 3, 19),
+            r"predictions must have shape .* none of them 0, not \(0, 3, 19\)",
+        ),
         ((2, 3, 19), (2, 4, 19), r"same shape, not \(2, 3, 19\) and \(2, 4, 19\)"),
         ((2, 3, 19), (1, 3, 19), r"same shape, not \(2, 3, 19\) and \(1, 3, 19\)"),
     ],

@@ -10,25 +10,49 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from paper_lib import experiments, runs
-from paper_lib.data import scenes as clevr
+from paper_lib import runs
+from paper_lib.data.generators import clevr_scenes as clevr
 from paper_lib.fixed_point import Iteration, Unrolled
 from paper_lib.metrics import average_precision
 from paper_lib.metrics.set_matching import ATTRIBUTES, SCENE_UNITS
 from paper_lib.models import SetPredictionConfig, SetPredictor
+from paper_lib.paper import experiments
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.loop import to_float, train
-from paper_lib.training.set_prediction import SetPredictionRun, SetPredictionTask, average_object, scores, targets
+from paper_lib.training.set_prediction import (
+    SetPredictionRun,
+    SetPredictionTask,
+    average_object,
+    scores,
+    targets,
+)
 from paper_lib.training.slots import slot_noise
 
 # sizes that differ wherever they may, so that none can stand in for another
 SMALL = SetPredictionConfig(
-    image_size=16, channels=6, strides=(1, 2), slot_size=10, mlp_hidden_size=14, num_slots=5, num_iterations=3, classifier_hidden_size=11, variant="IN"
+    image_size=16,
+    channels=6,
+    strides=(1, 2),
+    slot_size=10,
+    mlp_hidden_size=14,
+    num_slots=5,
+    num_iterations=3,
+    classifier_hidden_size=11,
+    variant="IN",
 )
 RUN = SetPredictionRun(
     SMALL,
     DataConfig(size=16, num_scenes=60, min_objects=3, max_objects=4, samples_per_pixel=4),
-    TrainingConfig(steps=4, batch_size=4, warmup_steps=3, clip=None, lr_decay_epochs=None, log_every=1, eval_every=2, decay_steps=8),
+    TrainingConfig(
+        steps=4,
+        batch_size=4,
+        warmup_steps=3,
+        clip=None,
+        lr_decay_epochs=None,
+        log_every=1,
+        eval_every=2,
+        decay_steps=8,
+    ),
     lr=1e-3,
     eval_images=8,
     jacobian_images=2,
@@ -70,15 +94,23 @@ def build(scenes, config=RUN):
 def test_shapes_and_the_classifier(choice):
     model = predictor(variant=choice)
     with torch.no_grad():
-        for p in model.classifier.parameters():  # biases start at zero, which would hide a missing one
+        for (
+            p
+        ) in model.classifier.parameters():  # biases start at zero, which would hide a missing one
             p.add_(0.1 * torch.randn_like(p))
     out = model(images(), noise())
-    assert out.predictions.shape == (2, 5, 19) and out.slots.shape == (2, 5, 10) and out.attn.shape == (2, 64, 5)
+    assert (
+        out.predictions.shape == (2, 5, 19)
+        and out.slots.shape == (2, 5, 10)
+        and out.attn.shape == (2, 64, 5)
+    )
     assert ((out.predictions > 0) & (out.predictions < 1)).all() and out.solution.value is out.slots
     torch.testing.assert_close(out.attn.sum(2), torch.ones(2, 64))
     first, _, second, _ = model.classifier
     for k in range(5):  # every slot is read by itself
-        logits = F.linear(F.relu(F.linear(out.slots[:, k], first.weight, first.bias)), second.weight, second.bias)
+        logits = F.linear(
+            F.relu(F.linear(out.slots[:, k], first.weight, first.bias)), second.weight, second.bias
+        )
         torch.testing.assert_close(out.predictions[:, k], 1 / (1 + (-logits).exp()))
 
 
@@ -97,7 +129,11 @@ def test_parameters_at_the_papers_size():
     slots += 2 * 192 * 64 + 2 * 192 + (64 * 128 + 128) + (128 * 64 + 64)  # GRU, MLP
     classifier = (64 * 64 + 64) + (64 * 19 + 19)
     model = SetPredictor(SetPredictionConfig())
-    assert sum(p.numel() for p in model.parameters()) == encoder + inputs + slots + classifier == 380_755
+    assert (
+        sum(p.numel() for p in model.parameters())
+        == encoder + inputs + slots + classifier
+        == 380_755
+    )
     assert model.encoder.side == 32
 
 
@@ -107,10 +143,18 @@ def test_gradients_reach_every_parameter(choice):
     model(images(), noise()).predictions[..., 3].square().sum().backward()
     without = {name for name, p in model.named_parameters() if p.grad is None}
     # only the unrolled loop tells the initial guess anything
-    assert without == (set() if choice == "vanilla" else {"slot_attn.slot_mu", "slot_attn.slot_log_sigma"})
-    reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert without == (
+        set() if choice == "vanilla" else {"slot_attn.slot_mu", "slot_attn.slot_log_sigma"}
+    )
+    reached = {
+        name
+        for name, p in model.named_parameters()
+        if p.grad is not None and p.grad.abs().max() > 0
+    }
     # a shift of the normalised slots cancels in the softmax over slots: its gradient is nothing but rounding
-    assert reached | without | {"slot_attn.slot_attention.norm_slots.bias"} == {name for name, _ in model.named_parameters()}
+    assert reached | without | {"slot_attn.slot_attention.norm_slots.bias"} == {
+        name for name, _ in model.named_parameters()
+    }
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -127,23 +171,38 @@ def test_more_iterations_and_slots_at_test_time(choice):
     with torch.no_grad():
         out = model(images(), noise(slots=8), num_iterations=6)
         torch.testing.assert_close(out.predictions, longer(images(), noise(slots=8)).predictions)
-        assert out.predictions.shape == (2, 8, 19) and not torch.equal(out.slots, model(images(), noise(slots=8)).slots)
+        assert out.predictions.shape == (2, 8, 19) and not torch.equal(
+            out.slots, model(images(), noise(slots=8)).slots
+        )
 
 
 # ---------------------------------------------------------------- targets, loss and scores
 
 
-@pytest.mark.parametrize("shape, size, material, colour", [("cube", "small", "metal", "yellow"), ("cylinder", "large", "rubber", "red")])
+@pytest.mark.parametrize(
+    "shape, size, material, colour",
+    [("cube", "small", "metal", "yellow"), ("cylinder", "large", "rubber", "red")],
+)
 def test_the_columns_are_what_the_scores_read(shape, size, material, colour):
     item = clevr.Object(shape, size, material, colour, (-3.0, 1.5, 0.35), 0.0)
     row = clevr.properties(clevr.Scene((item,), None, ()), 3)
     assert row.shape == (3, 19) and (row[1:] == 0).all() and row[0, 18] == 1
     np.testing.assert_allclose(SCENE_UNITS * row[0, :3] - 3, item.position, atol=1e-6)
-    order = {"size": tuple(clevr.SIZES), "material": clevr.MATERIALS, "shape": clevr.SHAPES, "colour": tuple(clevr.COLOURS)}
+    order = {
+        "size": tuple(clevr.SIZES),
+        "material": clevr.MATERIALS,
+        "shape": clevr.SHAPES,
+        "colour": tuple(clevr.COLOURS),
+    }
     for name, group in ATTRIBUTES.items():
         assert row[0, group].sum() == 1 and len(order[name]) == group.stop - group.start
         assert order[name][row[0, group].argmax()] == getattr(item, name)
-    assert [(group.start, group.stop) for group in ATTRIBUTES.values()] == [(3, 5), (5, 7), (7, 10), (10, 18)]
+    assert [(group.start, group.stop) for group in ATTRIBUTES.values()] == [
+        (3, 5),
+        (5, 7),
+        (7, 10),
+        (10, 18),
+    ]
 
 
 def test_targets_have_a_row_for_every_slot(scenes):
@@ -152,16 +211,24 @@ def test_targets_have_a_row_for_every_slot(scenes):
     image, target = task.batch(indices)
     assert target.shape == (3, 5, 19) and target.dtype == torch.float32
     np.testing.assert_array_equal(target[:, :4].numpy(), scenes[0].properties[indices])
-    assert (target[:, 4] == 0).all() and target[..., -1].sum(1).tolist() == [len(np.unique(mask)) - 1 for mask in scenes[0].masks[indices]]
+    assert (target[:, 4] == 0).all() and target[..., -1].sum(1).tolist() == [
+        len(np.unique(mask)) - 1 for mask in scenes[0].masks[indices]
+    ]
     torch.testing.assert_close(image, to_float(scenes[0].images[indices]))
 
 
 def test_the_average_object():
     properties = np.zeros((2, 2, 19), np.float32)
-    properties[0, 0, [0, 3, 18]], properties[0, 1, [0, 4, 18]], properties[1, 0, [0, 4, 18]] = (0.2, 1, 1), (0.4, 1, 1), (0.9, 1, 1)
+    properties[0, 0, [0, 3, 18]], properties[0, 1, [0, 4, 18]], properties[1, 0, [0, 4, 18]] = (
+        (0.2, 1, 1),
+        (0.4, 1, 1),
+        (0.9, 1, 1),
+    )
     row = average_object(properties, 4)
     expected = torch.zeros(19)
-    expected[[0, 3, 4, 18]] = torch.tensor([0.5, 1 / 3, 2 / 3, 3 / 8])  # three objects in eight slots
+    expected[[0, 3, 4, 18]] = torch.tensor(
+        [0.5, 1 / 3, 2 / 3, 3 / 8]
+    )  # three objects in eight slots
     torch.testing.assert_close(row, expected)
     assert targets(properties, 4).shape == (2, 4, 19)
 
@@ -183,10 +250,25 @@ def test_the_loss_and_the_scores_by_hand(scenes):
     assert loss.item() == pytest.approx(total, rel=1e-5) == logs["loss"].item()
     found = scores(predictions, true)
     assert found["loss"] == pytest.approx(total, rel=1e-5) and len(matched) == true[..., 18].sum()
-    for name, group in {"size": slice(3, 5), "material": slice(5, 7), "shape": slice(7, 10), "colour": slice(10, 18)}.items():
-        assert found[f"{name}_accuracy"] == pytest.approx(np.mean([p[group].argmax().item() == t[group].argmax().item() for p, t in matched]))
-    assert found["position_error"] == pytest.approx(np.mean([6 * (p[:3] - t[:3]).norm().item() for p, t in matched]), rel=1e-5)
-    for name, threshold in {"ap_inf": math.inf, "ap_1": 1, "ap_0.5": 0.5, "ap_0.25": 0.25, "ap_0.125": 0.125}.items():
+    for name, group in {
+        "size": slice(3, 5),
+        "material": slice(5, 7),
+        "shape": slice(7, 10),
+        "colour": slice(10, 18),
+    }.items():
+        assert found[f"{name}_accuracy"] == pytest.approx(
+            np.mean([p[group].argmax().item() == t[group].argmax().item() for p, t in matched])
+        )
+    assert found["position_error"] == pytest.approx(
+        np.mean([6 * (p[:3] - t[:3]).norm().item() for p, t in matched]), rel=1e-5
+    )
+    for name, threshold in {
+        "ap_inf": math.inf,
+        "ap_1": 1,
+        "ap_0.5": 0.5,
+        "ap_0.25": 0.25,
+        "ap_0.125": 0.125,
+    }.items():
         assert found[name] == average_precision(predictions.numpy(), true.numpy(), threshold)
 
 
@@ -194,13 +276,20 @@ def test_scores_of_the_truth(scenes):
     true = targets(scenes[1].properties[:8], 5)
     shuffled = true[:, torch.tensor([3, 1, 4, 0, 2])]
     perfect = scores(shuffled, true)
-    assert {perfect[name] for name in perfect if name.startswith("ap_") or name.endswith("accuracy")} == {1.0}
+    assert {
+        perfect[name] for name in perfect if name.startswith("ap_") or name.endswith("accuracy")
+    } == {1.0}
     assert perfect["loss"] == perfect["position_error"] == 0
     wrong = shuffled.clone()
     wrong[..., 0] += 0.1  # 0.6 scene units away
     wrong[..., 10:18] = wrong[..., 10:18].roll(1, -1)  # and of the wrong colour
     off = scores(wrong, true)
-    assert off["colour_accuracy"] == 0 and off["shape_accuracy"] == 1 and off["ap_inf"] == 0 and off["position_error"] == pytest.approx(0.6, rel=1e-4)
+    assert (
+        off["colour_accuracy"] == 0
+        and off["shape_accuracy"] == 1
+        and off["ap_inf"] == 0
+        and off["position_error"] == pytest.approx(0.6, rel=1e-4)
+    )
 
 
 # ---------------------------------------------------------------- the task
@@ -211,13 +300,30 @@ def test_evaluation_is_what_the_model_computes(scenes):
     metrics = task.evaluate()
     image, true = to_float(scenes[1].images[:8]), targets(scenes[1].properties[:8], 5)
     with torch.no_grad():
-        expected = scores(task.model(image, slot_noise(task.model.slot_attn, 8, seed=0)).predictions, true)
-    assert metrics["val_loss"] == pytest.approx(expected.pop("loss"), rel=1e-5) and "loss" not in metrics
+        expected = scores(
+            task.model(image, slot_noise(task.model.slot_attn, 8, seed=0)).predictions, true
+        )
+    assert (
+        metrics["val_loss"] == pytest.approx(expected.pop("loss"), rel=1e-5)
+        and "loss" not in metrics
+    )
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     average = scores(average_object(scenes[0].properties, 5).expand(8, 5, 19), true)
     assert {name: metrics[f"average_object_{name}"] for name in average} == pytest.approx(average)
-    assert metrics["spectral_norm"] > 0 and {"residual_1", "residual_3"} <= set(metrics) and "residual_4" not in metrics
-    assert {"size_accuracy", "material_accuracy", "shape_accuracy", "colour_accuracy", "position_error", "ap_inf", "ap_0.125"} <= set(metrics)
+    assert (
+        metrics["spectral_norm"] > 0
+        and {"residual_1", "residual_3"} <= set(metrics)
+        and "residual_4" not in metrics
+    )
+    assert {
+        "size_accuracy",
+        "material_accuracy",
+        "shape_accuracy",
+        "colour_accuracy",
+        "position_error",
+        "ap_inf",
+        "ap_0.125",
+    } <= set(metrics)
 
 
 def test_evaluation_leaves_random_states_alone(scenes):
@@ -236,12 +342,23 @@ def test_final_scores(scenes):
     final = task.final()
     names = list(scores(torch.zeros(1, 5, 19), targets(scenes[2].properties[:1], 5)))
     for name in names:
-        assert final[f"test_{name}"] == final[f"test_{name}_slots_5"] == final[f"test_{name}_iterations_3"], "which is how it is trained"
-    weighted = sum(final[f"test_images_objects_{n}"] * final[f"test_loss_objects_{n}"] for n in (3, 4))
+        assert (
+            final[f"test_{name}"]
+            == final[f"test_{name}_slots_5"]
+            == final[f"test_{name}_iterations_3"]
+        ), "which is how it is trained"
+    weighted = sum(
+        final[f"test_images_objects_{n}"] * final[f"test_loss_objects_{n}"] for n in (3, 4)
+    )
     assert weighted / 7 == pytest.approx(final["test_loss"], rel=1e-5) and final["test_images"] == 7
-    assert final["test_loss"] != final["test_loss_slots_6"] and final["test_loss"] != final["test_loss_iterations_6"]
+    assert (
+        final["test_loss"] != final["test_loss_slots_6"]
+        and final["test_loss"] != final["test_loss_iterations_6"]
+    )
     average = task.average.expand(7, 5, 19)
-    assert final["test_average_object_loss"] == pytest.approx(scores(average, targets(scenes[2].properties[:7], 5))["loss"])
+    assert final["test_average_object_loss"] == pytest.approx(
+        scores(average, targets(scenes[2].properties[:7], 5))["loss"]
+    )
     assert all(math.isfinite(value) for value in final.values())
 
 
@@ -286,9 +403,13 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(scenes, choice, tmp_path):
     whole = build(scenes, config)
     train(whole, RUN.training, 0, tmp_path / "whole")
     train(build(scenes, config), replace(RUN.training, steps=2), 0, tmp_path / "parts")
-    resumed = build(scenes, replace(config, seed=5))  # other weights and random state: both are the checkpoint's again
+    resumed = build(
+        scenes, replace(config, seed=5)
+    )  # other weights and random state: both are the checkpoint's again
     train(resumed, RUN.training, 0, tmp_path / "parts")
-    assert (tmp_path / "whole/metrics.csv").read_bytes() == (tmp_path / "parts/metrics.csv").read_bytes()
+    assert (tmp_path / "whole/metrics.csv").read_bytes() == (
+        tmp_path / "parts/metrics.csv"
+    ).read_bytes()
     theirs = resumed.model.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in whole.model.state_dict().items())
 
@@ -299,8 +420,18 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(scenes, choice, tmp_path):
 def test_a_run(elsewhere):
     setting = experiments.setting("smoke", if_missing="train")
     run = runs.get(RUN, setting)
-    assert run.folder.name.startswith("set_prediction-IN-seed0-") and run.summary["status"] == "finished"
-    assert {"val_loss", "ap_inf", "spectral_norm", "test_ap_1", "test_ap_inf_slots_6", "test_average_object_loss"} <= set(run.summary["final"])
+    assert (
+        run.folder.name.startswith("set_prediction-IN-seed0-")
+        and run.summary["status"] == "finished"
+    )
+    assert {
+        "val_loss",
+        "ap_inf",
+        "spectral_norm",
+        "test_ap_1",
+        "test_ap_inf_slots_6",
+        "test_average_object_loss",
+    } <= set(run.summary["final"])
     samples = run.samples
     assert samples["image"].shape == (3, 16, 16, 3) and samples["attn"].shape == (3, 64, 5)
     assert samples["predictions"].shape == samples["targets"].shape == (3, 5, 19)
@@ -316,8 +447,23 @@ def test_a_run(elsewhere):
 
 def test_the_defaults_are_the_papers():
     """And for ever: what is equal to a default is not in a run's hash."""
-    assert SetPredictionConfig() == SetPredictionConfig(128, 64, (1, 2, 2, 1), 64, 128, 10, 3, 64, "IN")
+    assert SetPredictionConfig() == SetPredictionConfig(
+        128, 64, (1, 2, 2, 1), 64, 128, 10, 3, 64, "IN"
+    )
     training = TrainingConfig(150_000, 512, 1_000, None, None, 100, 2_500, 50_000)
     data = DataConfig("clevr", 128, 100_000)
-    assert SetPredictionRun() == SetPredictionRun(SetPredictionConfig(), data, training, 0, 4e-4, 512, 32, 21, 15_000, 12, (12, 16), (1, 2, 5, 7, 11))
+    assert SetPredictionRun() == SetPredictionRun(
+        SetPredictionConfig(),
+        data,
+        training,
+        0,
+        4e-4,
+        512,
+        32,
+        21,
+        15_000,
+        12,
+        (12, 16),
+        (1, 2, 5, 7, 11),
+    )
     assert runs.run_id(SetPredictionRun()) == "set_prediction-IN-seed0-4744899ee3"

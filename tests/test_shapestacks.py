@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
-from paper_lib.data import shapestacks, textures
-from paper_lib.data.render_stacks import render_stack
-from paper_lib.data.stacks import CAMERAS, COLOURS, camera, properties, sample_stack
+from paper_lib.data.generators import shapestacks, textures
+from paper_lib.data.generators.shapestacks_renderer import render_stack
+from paper_lib.data.generators.shapestacks_scenes import (
+    CAMERAS,
+    COLOURS,
+    camera,
+    properties,
+    sample_stack,
+)
 
 TINY = {"size": 16, "samples_per_pixel": 4}
 REFERENCE = Path(__file__).parent / "reference" / "generators.npz"
@@ -40,7 +46,11 @@ def covers(solid, x, y):
 
 def mass(solid):
     a, b, c = solid.half_size
-    return {"box": 2 * a * 2 * b * 2 * c, "cylinder": np.pi * a * a * 2 * c, "sphere": np.pi * 4 / 3 * a**3}[solid.shape]
+    return {
+        "box": 2 * a * 2 * b * 2 * c,
+        "cylinder": np.pi * a * a * 2 * c,
+        "sphere": np.pi * 4 / 3 * a**3,
+    }[solid.shape]
 
 
 # Stacks
@@ -54,9 +64,15 @@ def test_a_stack_is_named_by_seed_and_index(many):
 def test_everything_occurs(many):
     assert {len(stack.solids) for stack in many} == {2, 3, 4, 5, 6}
     assert {stack.camera_number for stack in many} == set(range(1, 17))
-    assert {stack.room.floor for stack in many} == {stack.room.wall for stack in many} == set(range(6))
+    assert (
+        {stack.room.floor for stack in many} == {stack.room.wall for stack in many} == set(range(6))
+    )
     assert {stack.room.light for stack in many} == set(range(5))
-    assert {solid.shape for stack in many for solid in stack.solids} == {"box", "cylinder", "sphere"}
+    assert {solid.shape for stack in many for solid in stack.solids} == {
+        "box",
+        "cylinder",
+        "sphere",
+    }
     assert 0.4 < np.mean([stack.stable for stack in many]) < 0.6
     assert {len(sample_stack(0, index, 3, 4).solids) for index in range(12)} == {3, 4}
 
@@ -78,7 +94,9 @@ def test_each_object_rests_on_the_one_below(many):
         assert stack.solids[0].position[2] == pytest.approx(stack.solids[0].half_size[2])
         assert max(np.abs(stack.solids[0].position[:2])) < 4
         for below, above in zip(stack.solids, stack.solids[1:]):
-            assert above.position[2] - above.half_size[2] == pytest.approx(below.position[2] + below.half_size[2])
+            assert above.position[2] - above.half_size[2] == pytest.approx(
+                below.position[2] + below.half_size[2]
+            )
             if above.shape == "sphere":
                 assert covers(below, *above.position[:2])
             else:
@@ -87,7 +105,10 @@ def test_each_object_rests_on_the_one_below(many):
 
 def contact(below, above):
     """Points (n, 2) where the two touch: a grid over the lower top, as far as the upper bottom covers it."""
-    x, y = (v.ravel() for v in np.meshgrid(*(np.linspace(c - 0.72, c + 0.72, 241) for c in below.position[:2])))
+    x, y = (
+        v.ravel()
+        for v in np.meshgrid(*(np.linspace(c - 0.72, c + 0.72, 241) for c in below.position[:2]))
+    )
     inside = covers(below, x, y) & covers(above, x, y)
     return np.stack([x[inside], y[inside]], axis=1)
 
@@ -97,12 +118,16 @@ def test_stable_stacks_stand_and_the_others_fall_at_one_place(many):
         holds = []
         for k, (below, above) in enumerate(zip(stack.solids, stack.solids[1:])):
             load = stack.solids[k + 1 :]
-            centre = sum(mass(s) * np.array(s.position[:2]) for s in load) / sum(mass(s) for s in load)
+            centre = sum(mass(s) * np.array(s.position[:2]) for s in load) / sum(
+                mass(s) for s in load
+            )
             if above.shape == "sphere":  # touches in one point, right below its centre
                 np.testing.assert_allclose(centre, above.position[:2])
                 holds.append(bool(covers(below, *centre)))
             else:
-                sides = ConvexHull(contact(below, above)).equations  # of the area that may carry: normal and offset, negative inside
+                sides = ConvexHull(
+                    contact(below, above)
+                ).equations  # of the area that may carry: normal and offset, negative inside
                 holds.append(bool(np.all(sides @ [*centre, 1] <= 0)))
         assert stack.stable == all(holds)
         assert sum(not hold for hold in holds) == (0 if stack.stable else 1)
@@ -120,7 +145,9 @@ def test_impossible_counts_are_refused(tmp_path):
 def test_cameras_look_at_the_stack_from_the_originals_places():
     assert len(set(CAMERAS)) == 16
     for number, (x, y, height) in enumerate(CAMERAS, start=1):
-        assert ((abs(x), abs(y)) in ((7, 7), (9, 2), (2, 9)) and height == 5) or ((abs(x), abs(y)) == (5, 5) and height == 9)
+        assert ((abs(x), abs(y)) in ((7, 7), (9, 2), (2, 9)) and height == 5) or (
+            (abs(x), abs(y)) == (5, 5) and height == 9
+        )
         forward = np.subtract(camera(number).target, camera(number).origin)
         assert np.linalg.norm(forward) == pytest.approx(1)
         assert np.degrees(np.arcsin(-forward[2])) == pytest.approx(15 if height == 5 else 45)
@@ -136,7 +163,10 @@ def test_properties_say_what_the_stack_holds(many):
         assert rows.shape == (6, 17) and rows.dtype == np.float32
         for row, solid in zip(rows, stack.solids, strict=False):
             np.testing.assert_allclose(row[:6], [*solid.position, *solid.half_size], rtol=1e-6)
-            assert {name for name, on in zip(names, row[6:15], strict=True) if on} == {solid.shape, solid.colour}
+            assert {name for name, on in zip(names, row[6:15], strict=True) if on} == {
+                solid.shape,
+                solid.colour,
+            }
             assert row[15] == stack.stable and row[16] == 1
         assert not rows[len(stack.solids) :].any()
 
@@ -154,17 +184,40 @@ def cast(stack, size):
     nearest, mask = np.full((size, size), np.inf), np.zeros((size, size), int)
     for k, solid in enumerate(stack.solids, start=1):
         start = np.array([*own_axes(solid, *eye[:2]), eye[2] - solid.position[2]])
-        along = np.stack([*own_axes(solid, rays[..., 0] + solid.position[0], rays[..., 1] + solid.position[1]), rays[..., 2]], axis=-1)
+        along = np.stack(
+            [
+                *own_axes(
+                    solid, rays[..., 0] + solid.position[0], rays[..., 1] + solid.position[1]
+                ),
+                rays[..., 2],
+            ],
+            axis=-1,
+        )
         radius, _, half_height = solid.half_size
         with np.errstate(divide="ignore", invalid="ignore"):
-            slabs = np.sort(np.stack([(-np.array(solid.half_size) - start) / along, (np.array(solid.half_size) - start) / along]), axis=0)
+            slabs = np.sort(
+                np.stack(
+                    [
+                        (-np.array(solid.half_size) - start) / along,
+                        (np.array(solid.half_size) - start) / along,
+                    ]
+                ),
+                axis=0,
+            )
             n = 3 if solid.shape == "sphere" else 2
-            a, b, c = np.sum(along[..., :n] ** 2, -1), along[..., :n] @ start[:n], start[:n] @ start[:n] - radius**2
+            a, b, c = (
+                np.sum(along[..., :n] ** 2, -1),
+                along[..., :n] @ start[:n],
+                start[:n] @ start[:n] - radius**2,
+            )
             root = np.sqrt(b**2 - a * c)  # nan where the ray misses
         if solid.shape == "box":
             enter, leave = slabs[0].max(-1), slabs[1].min(-1)
         elif solid.shape == "cylinder":
-            enter, leave = np.maximum((-b - root) / a, slabs[0, ..., 2]), np.minimum((-b + root) / a, slabs[1, ..., 2])
+            enter, leave = (
+                np.maximum((-b - root) / a, slabs[0, ..., 2]),
+                np.minimum((-b + root) / a, slabs[1, ..., 2]),
+            )
         else:
             enter, leave = (-b - root) / a, (-b + root) / a
         hit = (enter <= leave) & (enter < nearest)
@@ -192,12 +245,17 @@ def test_colours_show(rendered):
 
 
 def test_noise_is_small(rendered):
-    differences = [np.var(image / 255 - render_stack(stack, 64, seed=2)[0] / 255) for stack, image, _ in rendered]
+    differences = [
+        np.var(image / 255 - render_stack(stack, 64, seed=2)[0] / 255)
+        for stack, image, _ in rendered
+    ]
     assert 0 < np.sqrt(np.mean(differences)) <= 0.02
 
 
 def test_rooms_differ(many):
-    backgrounds = [np.median(render_stack(stack, 16, 4)[0].reshape(-1, 3), axis=0) for stack in many[:20]]
+    backgrounds = [
+        np.median(render_stack(stack, 16, 4)[0].reshape(-1, 3), axis=0) for stack in many[:20]
+    ]
     assert np.std(backgrounds, axis=0).min() > 10
 
 
@@ -231,5 +289,8 @@ def test_items_depend_on_neither_workers_nor_number_of_scenes(tmp_path):
         for name in ("images", "masks", "properties"):
             np.testing.assert_array_equal(one[name][i], two[name][j])
         np.testing.assert_array_equal(one["properties"][i], properties(sample_stack(0, index), 6))
-    assert two["source"]["name"] == "shapestacks" and two["source"]["version"] == shapestacks.GENERATOR_VERSION
+    assert (
+        two["source"]["name"] == "shapestacks"
+        and two["source"]["version"] == shapestacks.GENERATOR_VERSION
+    )
     assert (tmp_path / "shapestacks-16px-4spp-2to6-seed0-16" / "done.npy").exists()

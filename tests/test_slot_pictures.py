@@ -5,8 +5,17 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from paper_lib import plots
-from paper_lib.slot_pictures import BLACK, bordered, coloured, draw_decomposition, draw_predictions, draw_scene, slot_tiles, words
+from paper_lib.paper import plots
+from paper_lib.paper.slot_pictures import (
+    BLACK,
+    bordered,
+    coloured,
+    draw_decomposition,
+    draw_predictions,
+    draw_scene,
+    slot_tiles,
+    words,
+)
 
 
 def noise(*shape, seed=0):
@@ -39,7 +48,9 @@ def test_in_between_it_is_paler():
 def test_what_the_slots_share_out_is_the_image():
     """Masks sum to one over the slots, so that what the tiles take from white adds up to what the image does."""
     image, attn = noise(8, 8, 3), np.random.default_rng(1).dirichlet([1, 1, 1], 16)
-    np.testing.assert_allclose((255 - slot_tiles(image, attn).astype(int)).sum(0), 255 - image.astype(int), atol=1.5)
+    np.testing.assert_allclose(
+        (255 - slot_tiles(image, attn).astype(int)).sum(0), 255 - image.astype(int), atol=1.5
+    )
 
 
 @pytest.mark.parametrize("side, width", [(8, 1), (32, 1), (64, 2), (96, 3)])
@@ -62,7 +73,9 @@ def samples(seed, scenes=2, slots=3):
     attn = np.zeros((scenes, 4, slots), np.float16)
     attn[:, :, 0] = 1
     kinds = ("image", "dvae", "reconstruction")
-    return {kind: noise(scenes, 8, 8, 3, seed=10 * seed + k) for k, kind in enumerate(kinds)} | {"attn": attn}
+    return {kind: noise(scenes, 8, 8, 3, seed=10 * seed + k) for k, kind in enumerate(kinds)} | {
+        "attn": attn
+    }
 
 
 def tiles_of(ax):
@@ -89,20 +102,28 @@ def test_a_scene(axes):
     pictures = {"IN, seed 1": samples(1), "vanilla": samples(2)}
     draw_scene(axes, pictures, 1, {"IN, seed 1": "implicit", "vanilla": "the other"})
     rows = [tiles_of(ax) for ax in axes]
-    assert [len(tiles) for tiles, _ in rows] == [2 + 1 + 3] * 2, "scene, dVAE; reconstruction, slots"
+    assert [len(tiles) for tiles, _ in rows] == [2 + 1 + 3] * 2, (
+        "scene, dVAE; reconstruction, slots"
+    )
     for (tiles, colours), (method, given) in zip(rows, pictures.items()):
         np.testing.assert_array_equal(tiles[2], given["reconstruction"][1])
         np.testing.assert_array_equal(tiles[3], given["image"][1])
         assert (tiles[4:] == 255).all(), "slots that hold nothing"
         assert set(colours[2:]) == {rgb(plots.COLOURS[method.split(",")[0]])}
-    np.testing.assert_array_equal(rows[0][0][:2], [pictures["IN, seed 1"][kind][1] for kind in ("image", "dvae")])
+    np.testing.assert_array_equal(
+        rows[0][0][:2], [pictures["IN, seed 1"][kind][1] for kind in ("image", "dvae")]
+    )
     assert rows[0][1][:2] == [rgb(BLACK)] * 2
-    assert (rows[1][0][:2] == 255).all() and rows[1][1][:2] == [(255, 255, 255)] * 2, "on the first row alone; the others stay in line with it"
+    assert (rows[1][0][:2] == 255).all() and rows[1][1][:2] == [(255, 255, 255)] * 2, (
+        "on the first row alone; the others stay in line with it"
+    )
     assert [ax.get_ylabel() for ax in axes] == ["implicit", "the other"]
 
 
 def test_a_run_without_pictures_leaves_its_row_empty(axes):
-    draw_scene(axes, {"IN": samples(1), "vanilla": {}}, 0, {"IN": "implicit", "vanilla": "diverged"})
+    draw_scene(
+        axes, {"IN": samples(1), "vanilla": {}}, 0, {"IN": "implicit", "vanilla": "diverged"}
+    )
     assert len(axes[0].images) == 1 and not axes[1].images and axes[1].get_ylabel() == "diverged"
 
 
@@ -124,19 +145,28 @@ def properties(size=0, material=0, shape=0, colour=0, confidence=1.0):
 def test_properties_in_words():
     assert words(properties()) == "large gray\nrubber cube"
     assert words(properties(1, 1, 2, 7)) == "small yellow\nmetal cylinder"
-    assert words(0.2 + 0.5 * properties(1, 0, 1, 1)) == "small red\nrubber sphere", "the most likely"
+    assert words(0.2 + 0.5 * properties(1, 0, 1, 1)) == "small red\nrubber sphere", (
+        "the most likely"
+    )
 
 
 def test_every_segment_has_a_colour_of_its_own():
     picture = coloured(np.array([[0, 1], [2, 7]]))
     assert picture.shape == (2, 2, 3) and picture.dtype == np.uint8
-    assert len({tuple(pixel) for pixel in picture.reshape(-1, 3)}) == 4 and (picture[0, 0] == picture[0, 0, 0]).all(), "grey for the background"
+    assert (
+        len({tuple(pixel) for pixel in picture.reshape(-1, 3)}) == 4
+        and (picture[0, 0] == picture[0, 0, 0]).all()
+    ), "grey for the background"
 
 
 def autoencoder_samples(n=2, slots=3, size=8):
     masks = np.zeros((n, slots, size, size), np.uint8)
     masks[:, 0], masks[:, 1, :4], masks[:, 0, :4] = 255, 255, 0
-    pictures = {"image": noise(n, size, size, 3), "reconstruction": noise(n, size, size, 3, seed=1), "components": noise(n, slots, size, size, 3, seed=2)}
+    pictures = {
+        "image": noise(n, size, size, 3),
+        "reconstruction": noise(n, size, size, 3, seed=1),
+        "components": noise(n, slots, size, size, 3, seed=2),
+    }
     return pictures | {"masks": masks, "true_masks": np.ones((n, size, size), np.uint8)}
 
 
@@ -145,24 +175,34 @@ def test_a_decomposition_shows_components_under_their_masks():
     fig, axes = plt.subplots(2, 1)
     draw_decomposition(axes, samples, 1, {"vanilla": "v", "IN": "i"})
     (first,), (row,) = axes[0].images, axes[1].images
-    assert first.get_array().shape[1] == 2 * 11, "scene and true masks, though the run has no pictures"
+    assert first.get_array().shape[1] == 2 * 11, (
+        "scene and true masks, though the run has no pictures"
+    )
     tiles = np.split(row.get_array(), 7, axis=1)  # two blanks, reconstruction, masks, three slots
     pictures = samples["IN"]
     assert (tiles[0] == 255).all() and (tiles[1] == 255).all()
     np.testing.assert_array_equal(tiles[2][1:-1, 1:-2], pictures["reconstruction"][1])
     np.testing.assert_array_equal(tiles[4][5:-1, 1:-2], pictures["components"][1, 0, 4:])
     np.testing.assert_array_equal(tiles[5][1:5, 1:-2], pictures["components"][1, 1, :4])
-    assert (tiles[4][1:5, 1:-2] == 255).all() and (tiles[6][1:-1, 1:-2] == 255).all(), "white where it holds nothing"
+    assert (tiles[4][1:5, 1:-2] == 255).all() and (tiles[6][1:-1, 1:-2] == 255).all(), (
+        "white where it holds nothing"
+    )
     plt.close(fig)
 
 
 def test_predictions_say_what_each_slot_sees():
     predictions = np.stack([properties(colour=1), properties(1, confidence=0.2)])[None]
-    pictures = {"image": noise(1, 8, 8, 3), "predictions": predictions, "attn": np.full((1, 4, 2), 0.5, np.float16)}
+    pictures = {
+        "image": noise(1, 8, 8, 3),
+        "predictions": predictions,
+        "attn": np.full((1, 4, 2), 0.5, np.float16),
+    }
     fig, axes = plt.subplots(2, 3)
     draw_predictions(axes[0], pictures, 0, "implicit", "#1f4e9c")
     draw_predictions(axes[1], {}, 0, "vanilla", "#d62728")
     assert [ax.get_title() for ax in axes[0]] == ["", "large red\nrubber cube", "nothing"]
-    assert [len(ax.images) for ax in axes.flat] == [1, 1, 1, 0, 0, 0], "a run without pictures leaves its row empty"
+    assert [len(ax.images) for ax in axes.flat] == [1, 1, 1, 0, 0, 0], (
+        "a run without pictures leaves its row empty"
+    )
     assert [ax.get_ylabel() for ax in axes[:, 0]] == ["implicit", "vanilla"]
     plt.close(fig)

@@ -14,8 +14,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from paper_lib import experiments, runs
+from paper_lib import runs
 from paper_lib.data import Dataset
+from paper_lib.paper import experiments
 from paper_lib.training import bfloat16, checkpoint, device, loop
 from paper_lib.training.config import TrainingConfig
 from paper_lib.training.device import OnDevice
@@ -28,26 +29,48 @@ from paper_lib.training.slate import SLATETask
 # ---------------------------------------------------------------- schedules
 
 
-@pytest.mark.parametrize("step, steps, factor", [(0, 10, 0), (1, 10, 0.1), (5, 10, 0.5), (10, 10, 1), (11, 10, 1), (10**6, 10, 1), (0, 0, 1), (3, 0, 1)])
+@pytest.mark.parametrize(
+    "step, steps, factor",
+    [
+        (0, 10, 0),
+        (1, 10, 0.1),
+        (5, 10, 0.5),
+        (10, 10, 1),
+        (11, 10, 1),
+        (10**6, 10, 1),
+        (0, 0, 1),
+        (3, 0, 1),
+    ],
+)
 def test_linear_warmup(step, steps, factor):
     assert linear_warmup(step, steps) == pytest.approx(factor)
 
 
 def test_exponential():
-    assert [exponential(step, 10) for step in (0, 5, 10, 30)] == pytest.approx([1, 2**-0.5, 0.5, 0.125])
+    assert [exponential(step, 10) for step in (0, 5, 10, 30)] == pytest.approx(
+        [1, 2**-0.5, 0.5, 0.125]
+    )
     assert exponential(10**6, None) == exponential(10**6, 0) == 1
 
 
 def test_cosine():
-    values = [cosine(step, 1.0, 0.1, 30_000) for step in (0, 7_500, 15_000, 22_500, 30_000, 250_000)]
-    assert values == pytest.approx([1.0, 0.1 + 0.45 * (1 + 2**-0.5), 0.55, 0.1 + 0.45 * (1 - 2**-0.5), 0.1, 0.1])
+    values = [
+        cosine(step, 1.0, 0.1, 30_000) for step in (0, 7_500, 15_000, 22_500, 30_000, 250_000)
+    ]
+    assert values == pytest.approx(
+        [1.0, 0.1 + 0.45 * (1 + 2**-0.5), 0.55, 0.1 + 0.45 * (1 - 2**-0.5), 0.1, 0.1]
+    )
     assert cosine(0, 2.0, 0.5, 0) == 0.5
 
 
 @pytest.mark.parametrize(
     "patience, validation, factors",
     [
-        (2, [5, 4, 4, 4, 4, 4, 3, 3, 3], [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]),  # improved at 2: halved at 4 and 6; improved at 7: halved at 9
+        (
+            2,
+            [5, 4, 4, 4, 4, 4, 3, 3, 3],
+            [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125],
+        ),  # improved at 2: halved at 4 and 6; improved at 7: halved at 9
         (3, [5, 6, 7, 8, 9, 9, 9], [1, 1, 1, 0.5, 0.5, 0.5, 0.25]),
         (2, [5, math.nan, math.nan, 4], [1, 1, 0.5, 0.5]),  # what is not a number is no improvement
         (None, [5] * 9, [1] * 9),
@@ -72,23 +95,33 @@ def test_halving_on_a_plateau(patience, validation, factors):
 def test_an_epoch_visits_each_image_at_most_once(n, batch):
     per_epoch, epochs = n // batch, []
     for epoch in range(4):
-        seen = [loop._indices(n, epoch * per_epoch + k, batch, seed=1).tolist() for k in range(per_epoch)]
+        seen = [
+            loop._indices(n, epoch * per_epoch + k, batch, seed=1).tolist()
+            for k in range(per_epoch)
+        ]
         assert all(len(b) == batch and b == sorted(b) for b in seen)
         flat = sum(seen, [])
         assert len(set(flat)) == len(flat) == per_epoch * batch
         epochs.append(seen)
     if n > batch:
         assert all(a != b for a, b in zip(epochs, epochs[1:]))
-        assert loop._indices(n, 0, batch, seed=2).tolist() != loop._indices(n, 0, batch, seed=1).tolist()
+        assert (
+            loop._indices(n, 0, batch, seed=2).tolist()
+            != loop._indices(n, 0, batch, seed=1).tolist()
+        )
     state = torch.get_rng_state()
     np.random.seed(5)
     again = loop._indices(n, per_epoch, batch, seed=1)
-    assert (again == loop._indices(n, per_epoch, batch, seed=1)).all() and torch.equal(state, torch.get_rng_state())
+    assert (again == loop._indices(n, per_epoch, batch, seed=1)).all() and torch.equal(
+        state, torch.get_rng_state()
+    )
 
 
 def test_the_batches_are_what_they_were():
     """Runs that are finished, or half done, saw these."""
-    assert loop._indices(10, 0, 3, seed=1).tolist() == [4, 7, 8] and loop._indices(10, 4, 3, seed=1).tolist() == [0, 1, 6]
+    assert loop._indices(10, 0, 3, seed=1).tolist() == [4, 7, 8] and loop._indices(
+        10, 4, 3, seed=1
+    ).tolist() == [0, 1, 6]
 
 
 def test_a_batch_larger_than_the_data_is_all_of_it():
@@ -110,7 +143,9 @@ class Toy(loop.Task):
     gradient = {"a": torch.tensor([3.0, -4.0]), "b": torch.tensor([0.5, 12.0, 0.0])}
 
     def __init__(self, validation=(), broken=None):
-        self.model = nn.ParameterDict({name: nn.Parameter(torch.ones(len(g))) for name, g in self.gradient.items()})
+        self.model = nn.ParameterDict(
+            {name: nn.Parameter(torch.ones(len(g))) for name, g in self.gradient.items()}
+        )
         self.groups = [
             {"params": [self.model["a"]], "lr": 0.1, "warmup": True, "log": "lr"},
             {"params": [self.model["b"]], "lr": 0.2, "warmup": False, "log": "lr_b"},
@@ -121,7 +156,10 @@ class Toy(loop.Task):
 
     def loss(self, batch, step):
         loss = (step + 1) * sum((self.model[name] * g).sum() for name, g in self.gradient.items())
-        return loss * (math.nan if step == self.broken else 1), {"loss": loss.detach(), "twice": 2.0 * step}
+        return loss * (math.nan if step == self.broken else 1), {
+            "loss": loss.detach(),
+            "twice": 2.0 * step,
+        }
 
     def evaluate(self):
         assert not self.model.training
@@ -141,7 +179,15 @@ def steps(monkeypatch):
     return seen
 
 
-PLAIN = dict(steps=6, batch_size=2, warmup_steps=0, clip=None, lr_decay_epochs=None, log_every=1, eval_every=2)
+PLAIN = dict(
+    steps=6,
+    batch_size=2,
+    warmup_steps=0,
+    clip=None,
+    lr_decay_epochs=None,
+    log_every=1,
+    eval_every=2,
+)
 
 
 def test_without_tricks(steps, tmp_path):
@@ -157,12 +203,18 @@ def test_without_tricks(steps, tmp_path):
 def test_clipping_is_by_the_infinity_norm_over_all_parameters(steps, tmp_path, clip):
     train(Toy(), TrainingConfig(**PLAIN | {"clip": clip}), 0, tmp_path)
     for k, groups in enumerate(steps):
-        scale = min(1.0, clip / (12 * (k + 1)))  # 12, of group b, is the largest: group a is scaled with it
+        scale = min(
+            1.0, clip / (12 * (k + 1))
+        )  # 12, of group b, is the largest: group a is scaled with it
         for (_, gradient), expected in zip(groups, Toy.gradient.values()):
             torch.testing.assert_close(gradient, scale * (k + 1) * expected, rtol=1e-5, atol=1e-7)
     rows = pd.read_csv(tmp_path / "metrics.csv")
-    np.testing.assert_allclose(rows["grad_norm_a"], 5 * rows["step"], rtol=1e-5, err_msg="logged before clipping")
-    np.testing.assert_allclose(rows["grad_norm_all"], math.sqrt(25 + 0.25 + 144) * rows["step"], rtol=1e-5)
+    np.testing.assert_allclose(
+        rows["grad_norm_a"], 5 * rows["step"], rtol=1e-5, err_msg="logged before clipping"
+    )
+    np.testing.assert_allclose(
+        rows["grad_norm_all"], math.sqrt(25 + 0.25 + 144) * rows["step"], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("off", [None, 0])
@@ -194,7 +246,9 @@ def test_learning_rates_decay_exponentially_during_the_warmup_too(steps, tmp_pat
     warmup = np.array([0.25, 0.5, 0.75, 1, 1, 1])
     halving = 0.5 ** (np.arange(6) / 3)
     assert [groups[0][0] for groups in steps] == pytest.approx(list(0.1 * warmup * halving))
-    assert [groups[1][0] for groups in steps] == pytest.approx(list(0.2 * halving)), "without warm-up"
+    assert [groups[1][0] for groups in steps] == pytest.approx(list(0.2 * halving)), (
+        "without warm-up"
+    )
 
 
 def test_a_task_may_add_to_a_batch(tmp_path):
@@ -209,21 +263,39 @@ def test_a_task_may_add_to_a_batch(tmp_path):
             return super().loss(batch[:1], step)
 
     train(Labelled(), TrainingConfig(**PLAIN), 4, tmp_path)
-    assert [labels.tolist() for _, labels in seen] == [loop._indices(8, step, 2, seed=4).tolist() for step in range(6)]
+    assert [labels.tolist() for _, labels in seen] == [
+        loop._indices(8, step, 2, seed=4).tolist() for step in range(6)
+    ]
     assert all(image.shape == (2, 3, 2, 2) for image, _ in seen)
 
 
 def test_rows_hold_means_and_largest_norms_of_their_interval(tmp_path):
-    train(Toy([7, 8]), TrainingConfig(**PLAIN | {"steps": 7, "log_every": 2, "eval_every": 4}), 0, tmp_path)
+    train(
+        Toy([7, 8]),
+        TrainingConfig(**PLAIN | {"steps": 7, "log_every": 2, "eval_every": 4}),
+        0,
+        tmp_path,
+    )
     rows = pd.read_csv(tmp_path / "metrics.csv")
     assert rows["step"].tolist() == [2, 4, 6, 7]  # the last step is always there
     assert rows["twice"].tolist() == [1, 5, 9, 12]
     np.testing.assert_allclose(rows["grad_norm_a"], [7.5, 17.5, 27.5, 35], rtol=1e-5)
     np.testing.assert_allclose(rows["grad_norm_a_max"], [10, 20, 30, 35], rtol=1e-5)
-    assert rows["val"].isna().tolist() == [True, False, True, False] and rows["val"].dropna().tolist() == [7, 8]
+    assert rows["val"].isna().tolist() == [True, False, True, False] and rows[
+        "val"
+    ].dropna().tolist() == [7, 8]
 
 
-@pytest.mark.parametrize("wrong", [dict(steps=0), dict(batch_size=0), dict(log_every=0), dict(log_every=3, eval_every=4), dict(eval_every=0)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(steps=0),
+        dict(batch_size=0),
+        dict(log_every=0),
+        dict(log_every=3, eval_every=4),
+        dict(eval_every=0),
+    ],
+)
 def test_training_config_refuses_nonsense(wrong):
     with pytest.raises(ValueError, match="at least 1"):
         TrainingConfig(**PLAIN | wrong)
@@ -259,7 +331,9 @@ def test_a_diverged_run_is_a_finished_run_that_says_so(smoke, elsewhere, monkeyp
     # the same run up to there
     for column in ("cross_entropy", "grad_norm_all", "val_cross_entropy", "spectral_norm"):
         np.testing.assert_array_equal(run.metrics[column][:5], smoke.vanilla.metrics[column][:5])
-    assert run.summary["final"]["val_cross_entropy"] == smoke.vanilla.metrics["val_cross_entropy"][3]
+    assert (
+        run.summary["final"]["val_cross_entropy"] == smoke.vanilla.metrics["val_cross_entropy"][3]
+    )
     assert run.samples["reconstruction"].shape == smoke.vanilla.samples["reconstruction"].shape
     assert all(value.isfinite().all() for value in run.weights.values())
     assert not (run.folder / "checkpoint.safetensors").exists()
@@ -270,10 +344,16 @@ def test_a_diverged_run_is_a_finished_run_that_says_so(smoke, elsewhere, monkeyp
 def test_a_run_that_diverges_at_once_is_finished_too(smoke, elsewhere, monkeypatch):
     broken_at(monkeypatch, 0)
     run = runs.get(smoke.IN.config, smoke.setting)
-    assert run.summary["status"] == "diverged" and run.summary["step"] == 0 and run.metrics["step"].tolist() == [0]
+    assert (
+        run.summary["status"] == "diverged"
+        and run.summary["step"] == 0
+        and run.metrics["step"].tolist() == [0]
+    )
 
 
-def test_weights_that_are_no_longer_finite_end_the_run_with_the_last_whole_ones(smoke, elsewhere, monkeypatch):
+def test_weights_that_are_no_longer_finite_end_the_run_with_the_last_whole_ones(
+    smoke, elsewhere, monkeypatch
+):
     """A finite loss with an infinite gradient, at the step before an evaluation."""
     step = torch.optim.Adam.step
     count = []
@@ -287,8 +367,13 @@ def test_weights_that_are_no_longer_finite_end_the_run_with_the_last_whole_ones(
     monkeypatch.setattr(torch.optim.Adam, "step", breaks)
     run = runs.get(smoke.vanilla.config, smoke.setting)
     assert run.summary["status"] == "diverged" and run.summary["step"] == 4
-    assert all(value.isfinite().all() for value in run.weights.values()), "pictures and weights are of the last weights that were whole"
-    assert run.metrics["val_cross_entropy"].dropna().tolist() == smoke.vanilla.metrics["val_cross_entropy"].dropna().tolist()[:1]
+    assert all(value.isfinite().all() for value in run.weights.values()), (
+        "pictures and weights are of the last weights that were whole"
+    )
+    assert (
+        run.metrics["val_cross_entropy"].dropna().tolist()
+        == smoke.vanilla.metrics["val_cross_entropy"].dropna().tolist()[:1]
+    )
 
 
 # ---------------------------------------------------------------- what a GPU wants, on a CPU
@@ -301,7 +386,9 @@ def behind(monkeypatch):
 
 
 @pytest.mark.parametrize("broken", [0, 3, 4, 5, 6, 7, 8, None])
-def test_a_divergence_that_is_seen_late_is_recorded_where_it_happened(tmp_path, monkeypatch, broken):
+def test_a_divergence_that_is_seen_late_is_recorded_where_it_happened(
+    tmp_path, monkeypatch, broken
+):
     settings = TrainingConfig(**PLAIN | {"steps": 9, "log_every": 2, "eval_every": 4})
     outcomes = {}
     for in_step in (True, False):
@@ -311,8 +398,13 @@ def test_a_divergence_that_is_seen_late_is_recorded_where_it_happened(tmp_path, 
         outcomes[in_step] = train(Toy(broken=broken), settings, 0, folder) | {"seconds": 0}
     assert outcomes[True] == outcomes[False]
     assert outcomes[True]["step"] == (9 if broken is None else broken)
-    assert (tmp_path / "True/metrics.csv").read_bytes() == (tmp_path / "False/metrics.csv").read_bytes()
-    kept = [checkpoint.load_tensors(path)[1]["step"] for path in sorted(tmp_path.glob("*/checkpoint.safetensors"))]
+    assert (tmp_path / "True/metrics.csv").read_bytes() == (
+        tmp_path / "False/metrics.csv"
+    ).read_bytes()
+    kept = [
+        checkpoint.load_tensors(path)[1]["step"]
+        for path in sorted(tmp_path.glob("*/checkpoint.safetensors"))
+    ]
     assert kept == 2 * {None: [9], 8: [8]}.get(broken, [4] if broken and broken >= 4 else [])
     for path in tmp_path.glob("*/checkpoint.safetensors"):
         assert all(value.isfinite().all() for value in checkpoint.load_tensors(path)[0].values())
@@ -351,12 +443,21 @@ def test_nothing_waits_for_the_device_between_rows(tmp_path, monkeypatch, behind
             reached[0] = step + 1
             return super().loss(batch, step)
 
-    train(Counted(), TrainingConfig(**PLAIN | {"steps": 12, "log_every": 3, "eval_every": 6, "clip": 1.0, "warmup_steps": 5}), 0, tmp_path)
+    train(
+        Counted(),
+        TrainingConfig(
+            **PLAIN | {"steps": 12, "log_every": 3, "eval_every": 6, "clip": 1.0, "warmup_steps": 5}
+        ),
+        0,
+        tmp_path,
+    )
     assert waited == {3, 6, 9, 12}
 
 
 def test_images_on_the_device_are_the_same_pictures(tmp_path, monkeypatch, task, smoke):
-    images = np.random.default_rng(0).integers(0, 256, (5000, 2, 3, 3), dtype=np.uint8)  # put there in more than one piece
+    images = np.random.default_rng(0).integers(
+        0, 256, (5000, 2, 3, 3), dtype=np.uint8
+    )  # put there in more than one piece
     there, indices = OnDevice(images, "cpu"), np.array([0, 4095, 4096, 4999])
     assert len(there) == 5000 and there[indices].dtype == torch.uint8
     assert torch.equal(loop.to_float(there[indices]), loop.to_float(images[indices]))
@@ -366,13 +467,22 @@ def test_images_on_the_device_are_the_same_pictures(tmp_path, monkeypatch, task,
             monkeypatch.setattr(loop, "resident", OnDevice)
         (tmp_path / name).mkdir()
         train(task(), config, 0, tmp_path / name)
-    assert (tmp_path / "map/metrics.csv").read_bytes() == (tmp_path / "device/metrics.csv").read_bytes()
+    assert (tmp_path / "map/metrics.csv").read_bytes() == (
+        tmp_path / "device/metrics.csv"
+    ).read_bytes()
 
 
 def test_properties_go_with_images_on_the_device():
     random = np.random.default_rng(0)
-    split = Dataset(random.integers(0, 256, (6, 16, 16, 3), np.uint8), np.arange(6), {}, properties=random.random((6, 3, 19), np.float32))
-    subject = SetPredictionTask(experiments.set_prediction(experiments.setting("smoke"), "IN", 0), split, split, split)
+    split = Dataset(
+        random.integers(0, 256, (6, 16, 16, 3), np.uint8),
+        np.arange(6),
+        {},
+        properties=random.random((6, 3, 19), np.float32),
+    )
+    subject = SetPredictionTask(
+        experiments.set_prediction(experiments.setting("smoke"), "IN", 0), split, split, split
+    )
     indices = np.array([1, 4])
     before = subject.batch(indices)
     subject.images = OnDevice(subject.images, "cpu")
@@ -392,13 +502,19 @@ class Watching(Toy):
     """Notes what torch is set to, in the loss and in the evaluation."""
 
     def loss(self, batch, step):
-        self.in_loss = torch.is_autocast_enabled("cpu"), torch.are_deterministic_algorithms_enabled()
+        self.in_loss = (
+            torch.is_autocast_enabled("cpu"),
+            torch.are_deterministic_algorithms_enabled(),
+        )
         if step == self.broken:
             raise InterruptedError
         return super().loss(batch, step)
 
     def evaluate(self):
-        self.in_evaluation = torch.is_autocast_enabled("cpu"), torch.are_deterministic_algorithms_enabled()
+        self.in_evaluation = (
+            torch.is_autocast_enabled("cpu"),
+            torch.are_deterministic_algorithms_enabled(),
+        )
         return super().evaluate()
 
 
@@ -419,7 +535,10 @@ def test_determinism_is_as_before_after_an_error_too(tmp_path, before):
         with pytest.raises(InterruptedError):
             train(watching, TrainingConfig(**PLAIN | {"deterministic": True}), 0, tmp_path)
         assert watching.in_loss == (False, True)
-        assert (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()) == before
+        assert (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ) == before
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -432,17 +551,28 @@ def test_bfloat16_stays_near_float32(tmp_path, task, smoke, which):
     found, single = pd.read_csv(tmp_path / "metrics.csv"), getattr(smoke, which).metrics
     assert all(p.dtype == torch.float32 for p in half.model.parameters())
     # tokens are drawn from rounded probabilities; gradients are compared while the weights still are alike: one other token can double vanilla's later
-    for column, tolerance, rows in [("cross_entropy", 0.03, None), ("grad_norm_all", 0.1, 3), ("val_cross_entropy", 0.03, None)]:
+    for column, tolerance, rows in [
+        ("cross_entropy", 0.03, None),
+        ("grad_norm_all", 0.1, 3),
+        ("val_cross_entropy", 0.03, None),
+    ]:
         half_precision, full = (frame[column].dropna()[:rows] for frame in (found, single))
         assert (half_precision != full).any(), column
         np.testing.assert_allclose(half_precision, full, rtol=tolerance, err_msg=column)
 
 
-@pytest.mark.parametrize("precision, gain, emulated", [("bfloat16", 0.02, True), ("bfloat16", 4.0, False), ("float32", 0.02, False)])
-def test_a_precision_that_the_processor_has_not(tmp_path, monkeypatch, capfd, precision, gain, emulated):
+@pytest.mark.parametrize(
+    "precision, gain, emulated",
+    [("bfloat16", 0.02, True), ("bfloat16", 4.0, False), ("float32", 0.02, False)],
+)
+def test_a_precision_that_the_processor_has_not(
+    tmp_path, monkeypatch, capfd, precision, gain, emulated
+):
     monkeypatch.setattr(bfloat16, "bfloat16_gain", lambda: gain)
     calls = []
-    monkeypatch.setattr(bfloat16.Float32Products, "__enter__", lambda self: calls.append(self) or self)
+    monkeypatch.setattr(
+        bfloat16.Float32Products, "__enter__", lambda self: calls.append(self) or self
+    )
     monkeypatch.setattr(bfloat16.Float32Products, "__exit__", lambda *_: None)
     train(Toy(), TrainingConfig(**PLAIN | {"precision": precision}), 0, tmp_path)
     assert ("(bfloat16 emulated)" in capfd.readouterr().err) == emulated, "the progress bar says it"
@@ -450,11 +580,23 @@ def test_a_precision_that_the_processor_has_not(tmp_path, monkeypatch, capfd, pr
 
 
 def test_emulated_products_are_float32_s_rounded():
-    a, b, c = (torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(k)).bfloat16() for k in range(3))
+    a, b, c = (
+        torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(k)).bfloat16()
+        for k in range(3)
+    )
     out, total = torch.empty_like(c), c.clone()
     with bfloat16.Float32Products():
-        found = [a[0] @ b[0], torch.addmm(c[0, 0], a[0], b[0], beta=2, alpha=3), a @ b, torch.baddbmm(c, a, b), torch.bmm(a, b, out=out), total.baddbmm_(a, b)]
-        assert (a[0].float() @ b[0].float()).dtype == torch.float32 and torch.equal(a + b, torch.add(a, b))
+        found = [
+            a[0] @ b[0],
+            torch.addmm(c[0, 0], a[0], b[0], beta=2, alpha=3),
+            a @ b,
+            torch.baddbmm(c, a, b),
+            torch.bmm(a, b, out=out),
+            total.baddbmm_(a, b),
+        ]
+        assert (a[0].float() @ b[0].float()).dtype == torch.float32 and torch.equal(
+            a + b, torch.add(a, b)
+        )
     a, b, c = a.float(), b.float(), c.float()
     expected = [a[0] @ b[0], 2 * c[0, 0] + 3 * a[0] @ b[0], a @ b, c + a @ b, a @ b, c + a @ b]
     for product, whole in zip([*found, out, total], [*expected, *expected[-2:]]):
@@ -472,14 +614,19 @@ def test_emulated_convolutions_and_their_gradients():
         y.sum().backward()
     expected = torch.conv2d(*single, padding=1)
     expected.sum().backward()
-    assert torch.equal(y, expected.bfloat16()) and all(torch.equal(h.grad, s.grad.bfloat16()) for h, s in zip(half, single))
+    assert torch.equal(y, expected.bfloat16()) and all(
+        torch.equal(h.grad, s.grad.bfloat16()) for h, s in zip(half, single)
+    )
 
 
 class Squares(Toy):
     """A loss that a compiler can do something to, with a number of the step in it."""
 
     def loss(self, batch, step):
-        loss = ((self.model["a"] * batch[0].mean() - 3.0).square().sum() + self.model["b"].exp().tanh().sum()) * math.cos(0.1 * step)
+        loss = (
+            (self.model["a"] * batch[0].mean() - 3.0).square().sum()
+            + self.model["b"].exp().tanh().sum()
+        ) * math.cos(0.1 * step)
         return loss, {"loss": loss.detach(), "twice": 2.0 * step}
 
 
@@ -494,8 +641,12 @@ def test_compiled(tmp_path):
         subjects[name] = Squares()
         train(subjects[name], TrainingConfig(**PLAIN | {"compile": name}), 0, tmp_path / str(name))
     for part in "ab":
-        torch.testing.assert_close(subjects[True].model[part], subjects[False].model[part], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(*(pd.read_csv(tmp_path / f"{name}/metrics.csv") for name in (True, False)), rtol=1e-5)
+        torch.testing.assert_close(
+            subjects[True].model[part], subjects[False].model[part], rtol=1e-5, atol=1e-5
+        )
+    np.testing.assert_allclose(
+        *(pd.read_csv(tmp_path / f"{name}/metrics.csv") for name in (True, False)), rtol=1e-5
+    )
     assert checkpoint.model_weights(tmp_path / "True/checkpoint.safetensors").keys() == {"a", "b"}
 
 
@@ -521,20 +672,33 @@ def test_values_that_training_does_not_know(wrong, remedy):
 
 def test_a_collapsed_dvae_is_refused(smoke, elsewhere):
     healthy = smoke.dvae.config
-    for wrong, reason in ((dict(min_codes=17), "codes in use, fewer than 17"), (dict(max_mse_fraction=0.0), "exceeds 0.0 of the mean image's")):
+    for wrong, reason in (
+        (dict(min_codes=17), "codes in use, fewer than 17"),
+        (dict(max_mse_fraction=0.0), "exceeds 0.0 of the mean image's"),
+    ):
         config = replace(smoke.IN.config, dvae=replace(healthy, **wrong))
         with pytest.raises(RuntimeError, match="fails its check") as error:
             runs.get(config, smoke.setting)
         assert reason in str(error.value) and runs.run_id(config.dvae) in str(error.value)
-        assert not (runs.results_root() / "smoke/runs" / runs.run_id(config) / "summary.json").exists()
+        assert not (
+            runs.results_root() / "smoke/runs" / runs.run_id(config) / "summary.json"
+        ).exists()
 
 
 def test_faults():
     config, fine = DVAERun(), {"codes_used": 16, "val_mse": 10.0, "mean_image_mse": 20.0}
     assert config.faults(fine) == []
-    assert len(config.faults(fine | {"codes_used": 3})) == 1 and len(config.faults(fine | {"val_mse": 10.1})) == 1
-    assert len(config.faults(fine | {"val_mse": math.nan})) == 1 and len(config.faults(fine | {"codes_used": 1, "val_mse": 38, "mean_image_mse": 32})) == 2
-    assert config.faults({}), "one that diverged before its first evaluation has no metrics, and is not healthy"
+    assert (
+        len(config.faults(fine | {"codes_used": 3})) == 1
+        and len(config.faults(fine | {"val_mse": 10.1})) == 1
+    )
+    assert (
+        len(config.faults(fine | {"val_mse": math.nan})) == 1
+        and len(config.faults(fine | {"codes_used": 1, "val_mse": 38, "mean_image_mse": 32})) == 2
+    )
+    assert config.faults({}), (
+        "one that diverged before its first evaluation has no metrics, and is not healthy"
+    )
 
 
 def test_code_usage():
@@ -554,7 +718,9 @@ def splits(config):
 def task(smoke):
     def build(config=smoke.IN.config):
         torch.manual_seed(config.seed)
-        return SLATETask(config, *splits(config), dvae_weights=smoke.dvae.weights if config.dvae else None)
+        return SLATETask(
+            config, *splits(config), dvae_weights=smoke.dvae.weights if config.dvae else None
+        )
 
     return build
 
@@ -563,9 +729,17 @@ def test_a_frozen_dvae_stays_as_it_was(smoke):
     for run in (smoke.vanilla, smoke.IN):
         for name, value in smoke.dvae.weights.items():
             assert torch.equal(run.weights[f"dvae.{name}"], value), name
-        moved = [name for name in run.weights if name.startswith(("tf_dec", "slot_attn.slot_attention.gru"))]
-        fresh = SLATETask(run.config, *splits(run.config), dvae_weights=smoke.dvae.weights).model.state_dict()
-        assert moved and not any(torch.equal(fresh[name], run.weights[name]) for name in moved if "norm" not in name)
+        moved = [
+            name
+            for name in run.weights
+            if name.startswith(("tf_dec", "slot_attn.slot_attention.gru"))
+        ]
+        fresh = SLATETask(
+            run.config, *splits(run.config), dvae_weights=smoke.dvae.weights
+        ).model.state_dict()
+        assert moved and not any(
+            torch.equal(fresh[name], run.weights[name]) for name in moved if "norm" not in name
+        )
 
 
 @pytest.mark.parametrize("clip", [None, 1e-3])
@@ -573,9 +747,17 @@ def test_logged_gradient_norms(task, smoke, tmp_path, clip):
     config = replace(smoke.vanilla.config.training, steps=1, clip=clip)
     by_hand = task(smoke.vanilla.config)
     by_hand.model.train()
-    by_hand.loss(by_hand.batch(loop._indices(len(by_hand.images), 0, config.batch_size, 0)), 0)[0].backward()
-    squares = {name: p.grad.double().square().sum().item() for name, p in by_hand.model.named_parameters() if p.grad is not None}
-    cell = sum(value for name, value in squares.items() if name.startswith("slot_attn.slot_attention."))
+    by_hand.loss(by_hand.batch(loop._indices(len(by_hand.images), 0, config.batch_size, 0)), 0)[
+        0
+    ].backward()
+    squares = {
+        name: p.grad.double().square().sum().item()
+        for name, p in by_hand.model.named_parameters()
+        if p.grad is not None
+    }
+    cell = sum(
+        value for name, value in squares.items() if name.startswith("slot_attn.slot_attention.")
+    )
     train(task(smoke.vanilla.config), config, 0, tmp_path)
     row = pd.read_csv(tmp_path / "metrics.csv").iloc[0]
     assert row["grad_norm_all"] == pytest.approx(math.sqrt(sum(squares.values())), rel=1e-4)
@@ -609,29 +791,42 @@ def test_joint_training(task, smoke, tmp_path):
     assert outcome["status"] == "finished" and rows["step"].tolist() == [1, 2]
     assert rows["tau"].tolist() == pytest.approx([1.0, cosine(1, 1.0, 0.1, 4)], rel=1e-5)
     assert rows["mse"].gt(0).all() and rows["cross_entropy"].gt(0).all()
-    assert 1 <= rows["codes_used"].iloc[-1] <= config.model.vocab_size and rows["perplexity"].iloc[-1] >= 1
-    assert not any(torch.equal(before[name], value) for name, value in joint.model.dvae.state_dict().items())
+    assert (
+        1 <= rows["codes_used"].iloc[-1] <= config.model.vocab_size
+        and rows["perplexity"].iloc[-1] >= 1
+    )
+    assert not any(
+        torch.equal(before[name], value) for name, value in joint.model.dvae.state_dict().items()
+    )
     # Adam's first steps are as long as the learning rate: 3e-4 for the dVAE without warm-up
-    assert (joint.model.dvae.encoder[-1].weight.detach() - before["encoder.7.weight"]).abs().max().item() == pytest.approx(2 * 3e-4, rel=0.05)
+    assert (
+        joint.model.dvae.encoder[-1].weight.detach() - before["encoder.7.weight"]
+    ).abs().max().item() == pytest.approx(2 * 3e-4, rel=0.05)
 
 
 def test_the_losses_are_summed_over_an_image(task, smoke):
     config = smoke.dvae.config
-    pictures = Dataset(images=np.full((4, 16, 16, 3), 51, np.uint8), indices=np.arange(4), source={})
+    pictures = Dataset(
+        images=np.full((4, 16, 16, 3), 51, np.uint8), indices=np.arange(4), source={}
+    )
     subject = DVAETask(config, pictures, pictures)
     for p in subject.model.decoder[-1].parameters():
         nn.init.zeros_(p)  # a black picture
     loss, logs = subject.loss(subject.batch(np.arange(4)), 0)
     assert loss.item() == pytest.approx(0.2**2 * 3 * 16 * 16, rel=1e-5) == logs["mse"].item()
     metrics = subject.evaluate()
-    assert metrics["val_mse"] == pytest.approx(0.2**2 * 3 * 16 * 16, rel=1e-5) and metrics["mean_image_mse"] == pytest.approx(0, abs=1e-6)
+    assert metrics["val_mse"] == pytest.approx(0.2**2 * 3 * 16 * 16, rel=1e-5) and metrics[
+        "mean_image_mse"
+    ] == pytest.approx(0, abs=1e-6)
 
 
 # ---------------------------------------------------------------- killed and resumed
 
 
 def longer(config, steps):
-    return replace(config, training=replace(config.training, steps=steps, eval_every=5, log_every=1))
+    return replace(
+        config, training=replace(config.training, steps=steps, eval_every=5, log_every=1)
+    )
 
 
 def finish(config, setting):
@@ -647,12 +842,21 @@ def wait_for(path, child, seconds=120):
 
 def assert_same(run, other):
     assert run.folder != other.folder and run.folder.name == other.folder.name
-    for name in ("metrics.csv", "weights.safetensors", *(["cell.safetensors"] if run.config.kind == "slate" else [])):
+    for name in (
+        "metrics.csv",
+        "weights.safetensors",
+        *(["cell.safetensors"] if run.config.kind == "slate" else []),
+    ):
         assert (run.folder / name).read_bytes() == (other.folder / name).read_bytes(), name
     for name, value in run.samples.items():
         np.testing.assert_array_equal(value, other.samples[name])
-    assert run.summary["final"] == other.summary["final"] and run.summary["status"] == other.summary["status"] == "finished"
-    assert not [path.name for path in run.folder.iterdir() if "checkpoint" in path.name], "nothing is left of the interruption"
+    assert (
+        run.summary["final"] == other.summary["final"]
+        and run.summary["status"] == other.summary["status"] == "finished"
+    )
+    assert not [path.name for path in run.folder.iterdir() if "checkpoint" in path.name], (
+        "nothing is left of the interruption"
+    )
 
 
 @pytest.mark.parametrize("which, steps", [("vanilla", 60), ("IN", 60), ("dvae", 120)])
@@ -696,7 +900,9 @@ def test_killed_while_a_checkpoint_is_written(smoke, process, elsewhere, monkeyp
     child.join(120)
     assert child.exitcode == -signal.SIGKILL
     if checkpoints:
-        assert checkpoint.load_tensors(folder / "checkpoint.safetensors")[1]["step"] == 5 * checkpoints
+        assert (
+            checkpoint.load_tensors(folder / "checkpoint.safetensors")[1]["step"] == 5 * checkpoints
+        )
         assert len(pd.read_csv(folder / "metrics.csv")) == 5 * checkpoints
     else:
         assert not (folder / "checkpoint.safetensors").exists()
@@ -713,7 +919,13 @@ def test_a_broken_checkpoint_is_an_error_and_no_code(tmp_path, damage):
     if damage == "pickle":
         torch.save({"model": Unpickled()}, path)
     else:
-        path.write_bytes({"truncated": content[: len(content) // 2], "garbage": b"\x00garbage" * 50, "empty": b""}[damage])
+        path.write_bytes(
+            {
+                "truncated": content[: len(content) // 2],
+                "garbage": b"\x00garbage" * 50,
+                "empty": b"",
+            }[damage]
+        )
     with pytest.raises(SafetensorError):
         train(Toy(), TrainingConfig(**PLAIN | {"steps": 8}), 0, tmp_path)
 
@@ -741,11 +953,18 @@ def test_a_checkpoint_holds_everything(tmp_path):
     assert torch.equal(torch.get_rng_state(), state), "the random state is the checkpoint's again"
     assert outcome["step"] == 16
     assert all(torch.equal(whole.model[name], parts.model[name]) for name in "ab")
-    assert (tmp_path / "whole/metrics.csv").read_bytes() == (tmp_path / "parts/metrics.csv").read_bytes()
+    assert (tmp_path / "whole/metrics.csv").read_bytes() == (
+        tmp_path / "parts/metrics.csv"
+    ).read_bytes()
     outcome = train(Toy(), TrainingConfig(**settings), 0, tmp_path / "parts")
-    assert outcome["status"] == "finished" and outcome["step"] == 16, "a run that only lacks its summary takes no step more"
+    assert outcome["status"] == "finished" and outcome["step"] == 16, (
+        "a run that only lacks its summary takes no step more"
+    )
 
 
 def test_the_smoke_runs_are_what_experiments_say(smoke):
-    assert smoke.IN.config == experiments.slate(smoke.setting, "IN", 0) and smoke.IN.summary["status"] == "finished"
+    assert (
+        smoke.IN.config == experiments.slate(smoke.setting, "IN", 0)
+        and smoke.IN.summary["status"] == "finished"
+    )
     assert smoke.IN.metrics["step"].tolist() == list(range(1, 7))

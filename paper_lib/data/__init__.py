@@ -15,9 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from . import clevr_files, clevr_masks_files, clevr_mirror, coco_files, photos, shapestacks, shapestacks_files
-from .files import find
-from .files import layout as files_layout
+from paper_lib.data.generators import clevr as clevr_mirror
+from paper_lib.data.generators import photos, shapestacks
+from paper_lib.data.readers import clevr as clevr_files
+from paper_lib.data.readers import clevr_with_masks as clevr_masks_files
+from paper_lib.data.readers import coco as coco_files
+from paper_lib.data.readers import shapestacks as shapestacks_files
+from paper_lib.data.readers.files import find
+from paper_lib.data.readers.files import layout as files_layout
 
 SPLITS = ("train", "validation", "test")
 DOORS = ("files", "generator")
@@ -45,10 +50,33 @@ class Doors:
 
 RENDERED = "rendered here: ours, under this repository's licence"
 DATASETS = {
-    "clevr_mirror": Doors(clevr_mirror.load, clevr_mirror.GENERATOR_VERSION, clevr_files.load_mirror, clevr_files.check_mirror, licence=RENDERED),
-    "clevr": Doors(clevr_mirror.load, clevr_mirror.GENERATOR_VERSION, clevr_files.load_clevr, clevr_files.check_clevr, {"mirror": False}, RENDERED),
-    "clevr_with_masks": Doors(read=clevr_masks_files.load, check=clevr_masks_files.check, licence=clevr_masks_files.LICENCE),
-    "shapestacks": Doors(shapestacks.load, shapestacks.GENERATOR_VERSION, shapestacks_files.load, shapestacks_files.check, licence=RENDERED),
+    "clevr_mirror": Doors(
+        clevr_mirror.load,
+        clevr_mirror.GENERATOR_VERSION,
+        clevr_files.load_mirror,
+        clevr_files.check_mirror,
+        licence=RENDERED,
+    ),
+    "clevr": Doors(
+        clevr_mirror.load,
+        clevr_mirror.GENERATOR_VERSION,
+        clevr_files.load_clevr,
+        clevr_files.check_clevr,
+        {"mirror": False},
+        RENDERED,
+    ),
+    "clevr_with_masks": Doors(
+        read=clevr_masks_files.load,
+        check=clevr_masks_files.check,
+        licence=clevr_masks_files.LICENCE,
+    ),
+    "shapestacks": Doors(
+        shapestacks.load,
+        shapestacks.GENERATOR_VERSION,
+        shapestacks_files.load,
+        shapestacks_files.check,
+        licence=RENDERED,
+    ),
     "coco": Doors(read=coco_files.load, check=coco_files.check),
     "photos": Doors(photos.load, photos.GENERATOR_VERSION, licence="of each photograph, below"),
 }
@@ -115,10 +143,21 @@ def load(
     doors = _known("data set", name, DATASETS)
     split = {"val": "validation"}.get(split, split)
     _known("split", split, dict.fromkeys(SPLITS))
-    root = Path(root or os.environ.get("PAPER_DATA") or Path(__file__).resolve().parents[2] / "data")
+    root = Path(
+        root or os.environ.get("PAPER_DATA") or Path(__file__).resolve().parents[2] / "data"
+    )
     if which_door(name, door, files) == "files":
         takes = _keywords(doors.read) | ({"workers"} if settings.get("workers") else set())
-        return Dataset(**doors.read(find(name, files), split, size, root, max_items, **{k: v for k, v in settings.items() if k in takes}))
+        return Dataset(
+            **doors.read(
+                find(name, files),
+                split,
+                size,
+                root,
+                max_items,
+                **{k: v for k, v in settings.items() if k in takes},
+            )
+        )
     return Dataset(**doors.generate(root, split, size, max_items, **{**doors.defaults, **settings}))
 
 
@@ -131,7 +170,9 @@ def which_door(name: str, door: str | None = None, folder: str | os.PathLike | N
     if door == "generator" and doors.generate is None:
         raise ValueError(f"{name!r} has no generator{stand_in}")
     if door == "files" and doors.read is None:
-        raise ValueError(f"{name!r} is generated from the installed packages: it has no authors' files")
+        raise ValueError(
+            f"{name!r} is generated from the installed packages: it has no authors' files"
+        )
     if door != "generator" and doors.read and find(name, folder):
         return "files"
     if door == "files" or doors.generate is None:
@@ -149,7 +190,15 @@ def settings(name: str, door: str = "generator") -> set[str]:
 
 
 def _keywords(function: Callable | None) -> set[str]:
-    return {p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY} if function else set()
+    return (
+        {
+            p.name
+            for p in inspect.signature(function).parameters.values()
+            if p.kind is p.KEYWORD_ONLY
+        }
+        if function
+        else set()
+    )
 
 
 def version(name: str) -> str:

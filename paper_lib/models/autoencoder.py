@@ -64,14 +64,24 @@ class SlotAttentionAutoEncoder(nn.Module):
         super().__init__()
         c = self.config = config
         self.encoder = ConvEncoder(c.image_size, c.channels, c.strides)
-        self.slot_attn = SlotEncoder(c.channels, c.slot_size, c.mlp_hidden_size, c.num_slots, *variant(c.variant, c.num_iterations))
-        self.decoder = SpatialBroadcastDecoder(c.slot_size, c.broadcast_size, c.decoder_channels, c.decoder_strides, c.image_size)
+        self.slot_attn = SlotEncoder(
+            c.channels,
+            c.slot_size,
+            c.mlp_hidden_size,
+            c.num_slots,
+            *variant(c.variant, c.num_iterations),
+        )
+        self.decoder = SpatialBroadcastDecoder(
+            c.slot_size, c.broadcast_size, c.decoder_channels, c.decoder_strides, c.image_size
+        )
         if c.init not in ("authors", "apart"):
             raise ValueError(f"init must be 'authors' or 'apart', not {c.init!r}")
         if c.init == "apart":
             self.start_apart()
 
-    def forward(self, image: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None) -> AutoencoderOutput:
+    def forward(
+        self, image: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None
+    ) -> AutoencoderOutput:
         """image (B, 3, H, W) in [0, 1]; slot_noise (B, K, D), standard normal, drawn if not given. At test time K may be another number of slots than the
         config's, and num_iterations another number of iterations."""
         out = self.slot_attn(self.encoder(image), slot_noise, num_iterations)
@@ -109,16 +119,34 @@ class SpatialBroadcastDecoder(nn.Module):
     make of broadcast_size.
     """
 
-    def __init__(self, slot_size: int, broadcast_size: int, channels: int, strides: tuple[int, ...], image_size: int):
+    def __init__(
+        self,
+        slot_size: int,
+        broadcast_size: int,
+        channels: int,
+        strides: tuple[int, ...],
+        image_size: int,
+    ):
         super().__init__()
-        if not strides or set(strides) - {1, 2} or image_size != broadcast_size * math.prod(strides):
-            raise ValueError(f"decoder_strides must be ones and twos, and image_size {image_size} be broadcast_size {broadcast_size} times them all: {strides}")
+        if (
+            not strides
+            or set(strides) - {1, 2}
+            or image_size != broadcast_size * math.prod(strides)
+        ):
+            raise ValueError(
+                f"decoder_strides must be ones and twos, and image_size {image_size} be broadcast_size {broadcast_size} times them all: {strides}"
+            )
         self.side = broadcast_size
         self.position = PositionEmbedding(slot_size, broadcast_size)
         sizes = [slot_size] + [channels] * len(strides)
-        layers = [(_layer(before, after, stride), nn.ReLU()) for before, after, stride in zip(sizes, sizes[1:], strides)]
+        layers = [
+            (_layer(before, after, stride), nn.ReLU())
+            for before, after, stride in zip(sizes, sizes[1:], strides)
+        ]
         last = conv2d(channels, 4, 3, padding=1)
-        self.cnn = nn.Sequential(*sum(layers, ()), last).to(memory_format=torch.channels_last)  # a twelfth faster on a CPU
+        self.cnn = nn.Sequential(*sum(layers, ()), last).to(
+            memory_format=torch.channels_last
+        )  # a twelfth faster on a CPU
 
     def forward(self, slots: Tensor) -> Tensor:
         """slots (B, K, D) -> (B, K, 4, H, W): red, green, blue, and the logit of the slot's mask."""

@@ -27,7 +27,9 @@ class _CausalAttention(torch.autograd.Function):
         out, kept = torch.empty_like(q), []
         for start, stop in _blocks(q):
             hidden = torch.full((stop - start, stop), -torch.inf, dtype=q.dtype).triu_(start + 1)
-            weights = torch.baddbmm(hidden, q[:, start:stop], k[:, :stop].transpose(1, 2)).softmax(-1)
+            weights = torch.baddbmm(hidden, q[:, start:stop], k[:, :stop].transpose(1, 2)).softmax(
+                -1
+            )
             dropped = dropout_mask(weights.shape, p, weights.dtype).mul_(weights)
             torch.bmm(dropped, v[:, :stop], out=out[:, start:stop])
             kept += [weights, dropped]
@@ -43,7 +45,11 @@ class _CausalAttention(torch.autograd.Function):
         for (start, stop), weights, dropped in zip(_blocks(q), kept[::2], kept[1::2]):
             block = g[:, start:stop]
             dv[:, :stop].baddbmm_(dropped.transpose(1, 2), block)
-            d_logits = torch.bmm(block, v[:, :stop].transpose(1, 2)).mul_(dropped).addcmul_(weights, mean[:, start:stop], value=-1)
+            d_logits = (
+                torch.bmm(block, v[:, :stop].transpose(1, 2))
+                .mul_(dropped)
+                .addcmul_(weights, mean[:, start:stop], value=-1)
+            )
             torch.bmm(d_logits, k[:, :stop], out=dq[:, start:stop])
             dk[:, :stop].baddbmm_(d_logits.transpose(1, 2), q[:, start:stop])
         return dq, dk, dv, None

@@ -29,7 +29,9 @@ def dropout_mask(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
     generator = np.random.Generator(np.random.SFC64(torch.randint(2**62, ()).item()))
     words = torch.from_numpy(generator.integers(2**64, size=numel // 4 + 1, dtype=np.uint64))
     mask = torch.empty(shape, dtype=dtype)
-    torch.ge(words.view(torch.int16)[:numel].view(shape), round(p * 2**16) - 2**15, out=mask)  # straight to numbers: no pass over booleans
+    torch.ge(
+        words.view(torch.int16)[:numel].view(shape), round(p * 2**16) - 2**15, out=mask
+    )  # straight to numbers: no pass over booleans
     return mask.mul_(1 / (1 - p))
 
 

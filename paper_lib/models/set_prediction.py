@@ -52,12 +52,23 @@ class SetPredictor(nn.Module):
         super().__init__()
         c = self.config = config
         self.encoder = ConvEncoder(c.image_size, c.channels, c.strides)
-        self.slot_attn = SlotEncoder(c.channels, c.slot_size, c.mlp_hidden_size, c.num_slots, *variant(c.variant, c.num_iterations))
+        self.slot_attn = SlotEncoder(
+            c.channels,
+            c.slot_size,
+            c.mlp_hidden_size,
+            c.num_slots,
+            *variant(c.variant, c.num_iterations),
+        )
         self.classifier = nn.Sequential(
-            linear(c.slot_size, c.classifier_hidden_size), nn.ReLU(), linear(c.classifier_hidden_size, NUM_PROPERTIES), nn.Sigmoid()
+            linear(c.slot_size, c.classifier_hidden_size),
+            nn.ReLU(),
+            linear(c.classifier_hidden_size, NUM_PROPERTIES),
+            nn.Sigmoid(),
         )
 
-    def forward(self, image: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None) -> SetPredictionOutput:
+    def forward(
+        self, image: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None
+    ) -> SetPredictionOutput:
         """image (B, 3, H, W) in [0, 1]; slot_noise (B, K, D), standard normal, drawn if not given. At test time K may be another number of slots than the
         config's, and num_iterations another number of iterations."""
         out = self.slot_attn(self.encoder(image), slot_noise, num_iterations)

@@ -50,12 +50,22 @@ class SLATE(nn.Module):
         super().__init__()
         c = self.config = config
         if c.image_size % 4:
-            raise ValueError(f"image_size {c.image_size} is not a multiple of 4: a token covers 4x4 pixels")
+            raise ValueError(
+                f"image_size {c.image_size} is not a multiple of 4: a token covers 4x4 pixels"
+            )
         self.num_tokens = (c.image_size // 4) ** 2
         self.dvae = DVAE(c.vocab_size)
         self.positional_encoder = PositionalEncoding(1 + self.num_tokens, c.d_model, c.dropout)
         solver, adjoint = variant(c.variant, c.num_iterations)
-        self.slot_attn = SlotEncoder(c.d_model, c.slot_size, c.mlp_hidden_size, c.num_slots, solver, adjoint, c.num_slot_heads)
+        self.slot_attn = SlotEncoder(
+            c.d_model,
+            c.slot_size,
+            c.mlp_hidden_size,
+            c.num_slots,
+            solver,
+            adjoint,
+            c.num_slot_heads,
+        )
         self.dictionary = TokenDictionary(c.vocab_size, c.d_model)
         self.slot_proj = linear(c.slot_size, c.d_model, bias=False)
         self.tf_dec = TransformerDecoder(c.num_dec_blocks, c.d_model, c.num_heads, c.dropout)
@@ -66,7 +76,9 @@ class SLATE(nn.Module):
         """A model with weights saved by the authors' SLATE code. Raises RuntimeError naming every key that does not fit `config`."""
         model = cls(config)
         # their causal masks are parameters; ours are computed
-        model.load_state_dict({k: v for k, v in state_dict.items() if not k.endswith("self_attn_mask")})
+        model.load_state_dict(
+            {k: v for k, v in state_dict.items() if not k.endswith("self_attn_mask")}
+        )
         return model
 
     def forward(self, image: Tensor, tau: float, hard: bool = False) -> SLATEOutput:
@@ -75,11 +87,15 @@ class SLATE(nn.Module):
         The decoder's targets are tokens drawn apart from that sample. No gradient flows between the dVAE and the rest.
         """
         log_probs = self.dvae.log_probs(image)
-        mse = (image - self.dvae.decoder(gumbel_softmax(log_probs, tau, hard))).square().sum() / len(image)
+        mse = (
+            image - self.dvae.decoder(gumbel_softmax(log_probs, tau, hard))
+        ).square().sum() / len(image)
         cross_entropy, out = self.autoencode(_draw(log_probs.detach()))
         return SLATEOutput(cross_entropy.mean(), mse, out.slots, out.attn)
 
-    def autoencode(self, tokens: Tensor, slot_noise: Tensor | None = None) -> tuple[Tensor, SlotOutput]:
+    def autoencode(
+        self, tokens: Tensor, slot_noise: Tensor | None = None
+    ) -> tuple[Tensor, SlotOutput]:
         """tokens (B, N) -> cross entropy (B,) summed over tokens, and the slots they were predicted from.
 
         Slot attention and the decoder see the same embeddings, dropout included, as in the authors' code.
@@ -116,10 +132,14 @@ class SLATE(nn.Module):
         Keys and values of past tokens, and of the slots, are kept, so that a token costs one position's work.
         """
         projected = self.tf_dec.project_slots(self.slot_proj(slots))
-        rows = [torch.zeros(len(slots), 1, dtype=torch.int64, device=slots.device)]  # row 0 is the start token, row t + 1 token t
+        rows = [
+            torch.zeros(len(slots), 1, dtype=torch.int64, device=slots.device)
+        ]  # row 0 is the start token, row t + 1 token t
         caches = [Cache(self.num_tokens) for _ in self.tf_dec.blocks]
         for i in range(self.num_tokens):
-            x = self.tf_dec(self.positional_encoder(self.dictionary(rows[-1]), offset=i), projected, caches)
+            x = self.tf_dec(
+                self.positional_encoder(self.dictionary(rows[-1]), offset=i), projected, caches
+            )
             rows.append(self.out(x).argmax(-1) + 1)
         return torch.cat(rows[1:], 1) - 1
 
@@ -135,7 +155,11 @@ class SLATE(nn.Module):
 
     def _cross_entropy(self, embedded: Tensor, tokens: Tensor, slots: Tensor) -> Tensor:
         hidden = self.tf_dec(embedded[:, :-1], self.tf_dec.project_slots(self.slot_proj(slots)))
-        return F.cross_entropy(self.out(hidden).flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens).sum(1)
+        return (
+            F.cross_entropy(self.out(hidden).flatten(0, 1), tokens.flatten(), reduction="none")
+            .view_as(tokens)
+            .sum(1)
+        )
 
 
 class TokenDictionary(nn.Module):
@@ -151,7 +175,19 @@ class TokenDictionary(nn.Module):
 
 def _draw(log_probs: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """(B, vocab, h, w) -> (B, h * w) tokens, each from its categorical distribution, by inverting its cumulative one: one random number a token."""
-    log_probs = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))  # bfloat16's sums would be too coarse to draw from
+    log_probs = log_probs.to(
+        torch.promote_types(log_probs.dtype, torch.float32)
+    )  # bfloat16's sums would be too coarse to draw from
     cumulative = log_probs.exp().movedim(1, -1).flatten(1, 2).cumsum(-1)  # (B, h * w, vocab)
-    u = torch.rand(cumulative[..., :1].shape, generator=generator, device=cumulative.device, dtype=cumulative.dtype) * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, u, right=True).squeeze(-1).clamp_max(log_probs.shape[1] - 1)
+    u = (
+        torch.rand(
+            cumulative[..., :1].shape,
+            generator=generator,
+            device=cumulative.device,
+            dtype=cumulative.dtype,
+        )
+        * cumulative[..., -1:]
+    )
+    return (
+        torch.searchsorted(cumulative, u, right=True).squeeze(-1).clamp_max(log_probs.shape[1] - 1)
+    )

@@ -8,7 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paper_lib.fixed_point import Anderson, Broyden, Implicit, Iteration, Neumann, Solution, Unrolled, check_pair, fixed_point
+from paper_lib.fixed_point import (
+    Anderson,
+    Broyden,
+    Implicit,
+    Iteration,
+    Neumann,
+    Solution,
+    Unrolled,
+    check_pair,
+    fixed_point,
+)
 from paper_lib.models.init import gru_cell, linear
 
 # Table 2: how the fixed point is found, and how its gradient is estimated; n bounds the steps of each. Names as in the paper; the A's are ours.
@@ -41,7 +51,16 @@ class SlotAttention(nn.Module):
     Source: Locatello et al., Algorithm 1; the parameters keep the names of the authors' SLATE code.
     """
 
-    def __init__(self, input_size: int, slot_size: int, mlp_hidden_size: int, solver, adjoint, num_heads: int = 1, epsilon: float = 1e-8):
+    def __init__(
+        self,
+        input_size: int,
+        slot_size: int,
+        mlp_hidden_size: int,
+        solver,
+        adjoint,
+        num_heads: int = 1,
+        epsilon: float = 1e-8,
+    ):
         super().__init__()
         check_pair(solver, adjoint)
         if slot_size % num_heads:
@@ -55,20 +74,33 @@ class SlotAttention(nn.Module):
         self.project_k = linear(input_size, slot_size, bias=False)
         self.project_v = linear(input_size, slot_size, bias=False)
         self.gru = gru_cell(slot_size, slot_size)
-        self.mlp = nn.Sequential(linear(slot_size, mlp_hidden_size, kaiming=True), nn.ReLU(), linear(mlp_hidden_size, slot_size))
+        self.mlp = nn.Sequential(
+            linear(slot_size, mlp_hidden_size, kaiming=True),
+            nn.ReLU(),
+            linear(mlp_hidden_size, slot_size),
+        )
 
     def forward(self, inputs: Tensor, slots: Tensor, num_iterations: int | None = None) -> Solution:
         """inputs (B, N, input_size), initial slots (B, K, slot_size) -> Solution: `.value` (B, K, slot_size), `.aux` the masks (B, N, K).
 
         num_iterations: another number of the solver's steps than it was built with, as at test time.
         """
-        solver = self.solver if num_iterations is None else replace(self.solver, max_steps=num_iterations)
-        return fixed_point(self.cell(inputs), slots, solver=solver, adjoint=self.adjoint, has_aux=True)
+        solver = (
+            self.solver
+            if num_iterations is None
+            else replace(self.solver, max_steps=num_iterations)
+        )
+        return fixed_point(
+            self.cell(inputs), slots, solver=solver, adjoint=self.adjoint, has_aux=True
+        )
 
     def cell(self, inputs: Tensor):
         """The map to iterate, slots -> (slots, masks), for inputs (B, N, input_size): they are projected once."""
         inputs = self.norm_inputs(inputs)
-        k = self._heads(self.project_k(inputs)) * (self.project_k.out_features // self.num_heads) ** -0.5
+        k = (
+            self._heads(self.project_k(inputs))
+            * (self.project_k.out_features // self.num_heads) ** -0.5
+        )
         v = self._heads(self.project_v(inputs))
         return lambda slots: self.step(slots, k, v)
 
@@ -76,10 +108,14 @@ class SlotAttention(nn.Module):
         """One refinement. slots (B, K, D), keys (scaled) and values (B, heads, N, D / heads) -> slots (B, K, D), masks (B, N, K) summed over heads."""
         B, K, D = slots.shape
         q = self._heads(self.project_q(self.norm_slots(slots)))
-        logits = q @ k.transpose(-1, -2)  # (B, heads, K, N): inputs last, as the sums over them are the long ones
+        logits = q @ k.transpose(
+            -1, -2
+        )  # (B, heads, K, N): inputs last, as the sums over them are the long ones
         attn = logits.flatten(1, 2).softmax(1).view_as(logits)
         weights = attn + self.epsilon
-        updates = (weights @ v) / weights.sum(-1, keepdim=True)  # each slot's weighted mean of the inputs
+        updates = (weights @ v) / weights.sum(
+            -1, keepdim=True
+        )  # each slot's weighted mean of the inputs
         slots = self._gru(updates.transpose(1, 2).reshape(B, K, D), slots)
         return slots + self.mlp(self.norm_mlp(slots)), attn.sum(1).transpose(1, 2)
 
@@ -89,8 +125,13 @@ class SlotAttention(nn.Module):
     def _gru(self, x: Tensor, h: Tensor) -> Tensor:
         # nn.GRUCell's own formula, written out: on a GPU its fused kernel has no forward-mode derivative, which `spectral_norm` needs
         gru = self.gru
-        from_input, from_hidden = F.linear(x, gru.weight_ih, gru.bias_ih), F.linear(h, gru.weight_hh, gru.bias_hh)
+        from_input, from_hidden = (
+            F.linear(x, gru.weight_ih, gru.bias_ih),
+            F.linear(h, gru.weight_hh, gru.bias_hh),
+        )
         D = h.shape[-1]
-        reset, update = (from_input[..., : 2 * D] + from_hidden[..., : 2 * D]).sigmoid().chunk(2, -1)
+        reset, update = (
+            (from_input[..., : 2 * D] + from_hidden[..., : 2 * D]).sigmoid().chunk(2, -1)
+        )
         candidate = torch.tanh(from_input[..., 2 * D :] + reset * from_hidden[..., 2 * D :])
         return candidate + update * (h - candidate)

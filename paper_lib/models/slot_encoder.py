@@ -29,25 +29,48 @@ class SlotEncoder(nn.Module):
     solver, adjoint, num_heads               as `SlotAttention`
     """
 
-    def __init__(self, input_size: int, slot_size: int, mlp_hidden_size: int, num_slots: int, solver, adjoint, num_heads: int = 1):
+    def __init__(
+        self,
+        input_size: int,
+        slot_size: int,
+        mlp_hidden_size: int,
+        num_slots: int,
+        solver,
+        adjoint,
+        num_heads: int = 1,
+    ):
         super().__init__()
         self.num_slots = num_slots
         self.layer_norm = nn.LayerNorm(input_size)
-        self.mlp = nn.Sequential(linear(input_size, input_size, kaiming=True), nn.ReLU(), linear(input_size, input_size))
+        self.mlp = nn.Sequential(
+            linear(input_size, input_size, kaiming=True), nn.ReLU(), linear(input_size, input_size)
+        )
         self.slot_mu = nn.Parameter(torch.empty(1, 1, slot_size))
         self.slot_log_sigma = nn.Parameter(torch.empty(1, 1, slot_size))
         nn.init.xavier_uniform_(self.slot_mu)
         nn.init.xavier_uniform_(self.slot_log_sigma)
-        self.slot_attention = SlotAttention(input_size, slot_size, mlp_hidden_size, solver, adjoint, num_heads)
+        self.slot_attention = SlotAttention(
+            input_size, slot_size, mlp_hidden_size, solver, adjoint, num_heads
+        )
 
-    def forward(self, embedded: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None) -> SlotOutput:
+    def forward(
+        self, embedded: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None
+    ) -> SlotOutput:
         """embedded inputs (B, N, input_size), standard normal noise (B, K, slot_size), drawn if not given -> SlotOutput.
 
         As many slots as the noise has; num_iterations: another number of the solver's steps than it was built with.
         """
         if slot_noise is None:
-            slot_noise = torch.randn(len(embedded), self.num_slots, self.slot_mu.shape[-1], device=embedded.device, dtype=embedded.dtype)
-        solution = self.slot_attention(self.inputs(embedded), self.initial_slots(slot_noise), num_iterations)
+            slot_noise = torch.randn(
+                len(embedded),
+                self.num_slots,
+                self.slot_mu.shape[-1],
+                device=embedded.device,
+                dtype=embedded.dtype,
+            )
+        solution = self.slot_attention(
+            self.inputs(embedded), self.initial_slots(slot_noise), num_iterations
+        )
         return SlotOutput(solution.value, solution.aux, solution)
 
     def initial_slots(self, noise: Tensor) -> Tensor:

@@ -46,7 +46,9 @@ class MultiHeadAttention(nn.Module):
         elif causal:
             out = causal_attention(q * q.shape[-1] ** -0.5, keys, values, p)
         else:  # the softmax over a few slots is ten times as fast where they are not last
-            weights = (keys @ (q * q.shape[-1] ** -0.5).transpose(-1, -2)).softmax(-2)  # (B, heads, S, T)
+            weights = (keys @ (q * q.shape[-1] ** -0.5).transpose(-1, -2)).softmax(
+                -2
+            )  # (B, heads, S, T)
             out = dropout(weights, p).transpose(-1, -2) @ values
         return dropout(self.proj_o(out.transpose(1, 2).flatten(2)), p)
 
@@ -72,9 +74,16 @@ class Block(nn.Module):
         self.encoder_decoder_attn_layer_norm = nn.LayerNorm(d_model)
         self.encoder_decoder_attn = MultiHeadAttention(d_model, num_heads, dropout, gain)
         self.ffn_layer_norm = nn.LayerNorm(d_model)
-        self.ffn = nn.Sequential(linear(d_model, 4 * d_model, kaiming=True), nn.ReLU(), linear(4 * d_model, d_model, gain=gain), Dropout(dropout))
+        self.ffn = nn.Sequential(
+            linear(d_model, 4 * d_model, kaiming=True),
+            nn.ReLU(),
+            linear(4 * d_model, d_model, gain=gain),
+            Dropout(dropout),
+        )
 
-    def forward(self, x: Tensor, slots: tuple[Tensor, Tensor], cache: Cache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, slots: tuple[Tensor, Tensor], cache: Cache | None = None
+    ) -> Tensor:
         """x (B, T, d_model); slots: their projected keys and values -> (B, T, d_model).
 
         Without a cache the T tokens attend to each other, causally. With one, x is the next token (T = 1), after those whose keys and values it holds.
@@ -99,7 +108,10 @@ class Cache:
         """Of the next token, (B, heads, 1, d_model / heads) each -> of all so far, (B, heads, length, d_model / heads)."""
         if not self.length:
             self.memory = keys.new_empty(2, *keys.shape[:2], self.max_len, keys.shape[-1])
-        self.memory[0, :, :, self.length], self.memory[1, :, :, self.length] = keys[:, :, 0], values[:, :, 0]
+        self.memory[0, :, :, self.length], self.memory[1, :, :, self.length] = (
+            keys[:, :, 0],
+            values[:, :, 0],
+        )
         self.length += 1
         return self.memory[:, :, :, : self.length].unbind()
 
@@ -110,14 +122,18 @@ class TransformerDecoder(nn.Module):
     def __init__(self, num_blocks: int, d_model: int, num_heads: int, dropout: float):
         super().__init__()
         gain = (3 * num_blocks) ** -0.5
-        self.blocks = nn.ModuleList(Block(d_model, num_heads, dropout, gain, is_first=i == 0) for i in range(num_blocks))
+        self.blocks = nn.ModuleList(
+            Block(d_model, num_heads, dropout, gain, is_first=i == 0) for i in range(num_blocks)
+        )
         self.layer_norm = nn.LayerNorm(d_model)
 
     def project_slots(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
         """slots (B, K, d_model) -> each block's keys and values of them."""
         return [block.encoder_decoder_attn.project(slots) for block in self.blocks]
 
-    def forward(self, x: Tensor, slots: list[tuple[Tensor, Tensor]], caches: list[Cache] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, slots: list[tuple[Tensor, Tensor]], caches: list[Cache] | None = None
+    ) -> Tensor:
         """x (B, T, d_model), projected slots -> (B, T, d_model). With `caches`, one a block, x is the next token (T = 1)."""
         for block, projected, cache in zip(self.blocks, slots, caches or [None] * len(slots)):
             x = block(x, projected, cache)

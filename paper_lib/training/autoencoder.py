@@ -33,9 +33,22 @@ class AutoencoderRun:
     """
 
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    data: DataConfig = field(default_factory=lambda: DataConfig("clevr", size=128, num_scenes=100_000, max_objects=6, crop=True))
+    data: DataConfig = field(
+        default_factory=lambda: DataConfig(
+            "clevr", size=128, num_scenes=100_000, max_objects=6, crop=True
+        )
+    )
     training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(500_000, 64, 10_000, clip=None, lr_decay_epochs=None, log_every=100, eval_every=5_000, decay_steps=100_000)
+        default_factory=lambda: TrainingConfig(
+            500_000,
+            64,
+            10_000,
+            clip=None,
+            lr_decay_epochs=None,
+            log_every=100,
+            eval_every=5_000,
+            decay_steps=100_000,
+        )
     )
     seed: int = 0
     lr: float = 4e-4
@@ -58,10 +71,14 @@ class AutoencoderTask(Task):
 
     def __init__(self, config: AutoencoderRun, train, validation, test):
         if config.model.image_size != config.data.size:
-            raise ValueError(f"model.image_size must equal data.size, not {config.model.image_size} and {config.data.size}")
+            raise ValueError(
+                f"model.image_size must equal data.size, not {config.model.image_size} and {config.data.size}"
+            )
         self.config = config
         self.model = SlotAttentionAutoEncoder(config.model)
-        self.groups = [{"params": list(self.model.parameters()), "lr": config.lr, "warmup": True, "log": "lr"}]
+        self.groups = [
+            {"params": list(self.model.parameters()), "lr": config.lr, "warmup": True, "log": "lr"}
+        ]
         self.watched = {"slot_attention": list(self.model.slot_attn.slot_attention.parameters())}
         self.images = train.images
         self.validation, self.validation_masks = _first(validation, config.eval_images)
@@ -80,7 +97,9 @@ class AutoencoderTask(Task):
         scores = self._scores(self.validation, self.validation_masks).mean().to_dict()
         image = self.validation[: c.jacobian_images].to(self._device)
         noise = slot_noise(self.model.slot_attn, len(image), seed=0)
-        cell = measure_cell(self.model.slot_attn, self.model.encoder(image), noise, c.residual_steps)
+        cell = measure_cell(
+            self.model.slot_attn, self.model.encoder(image), noise, c.residual_steps
+        )
         return {"val_mse": scores.pop("mse"), **scores, **cell}
 
     @torch.no_grad()
@@ -97,7 +116,11 @@ class AutoencoderTask(Task):
         if c.crowded is not None:
             images, masks = _first(c.crowded.load("test"), c.test_images)
             if masks is not None:
-                final |= _by_objects(self._scores(images, masks, num_slots=c.crowded.max_objects + 1), masks, "crowded_")
+                final |= _by_objects(
+                    self._scores(images, masks, num_slots=c.crowded.max_objects + 1),
+                    masks,
+                    "crowded_",
+                )
         if self.test_masks is not None:
             final |= ignorant_scores(self.test_masks, c.model.num_slots, _mask_scores)
         return {name: float(value) for name, value in final.items()}
@@ -107,7 +130,9 @@ class AutoencoderTask(Task):
         """Test images, uint8 (n, H, W, 3), their reconstructions and components (n, K, H, W, 3); masks, uint8 (n, K, H, W), 255 where a slot has the pixel to
         itself; attn, float16 (n, N, K); the true masks (n, H, W) where there are any."""
         image = self.test[: self.config.sample_images]
-        out = self.model(image.to(self._device), slot_noise(self.model.slot_attn, len(image), seed=0))
+        out = self.model(
+            image.to(self._device), slot_noise(self.model.slot_attn, len(image), seed=0)
+        )
         true = {} if self.test_masks is None else {"true_masks": self.test_masks[: len(image)]}
         return {
             "image": to_uint8(image),
@@ -123,7 +148,13 @@ class AutoencoderTask(Task):
         """See `slots.kept_cell`, on four test images."""
         return kept_cell(self.model.slot_attn, self.model.encoder(self.test[:4].to(self._device)))
 
-    def _scores(self, images: Tensor, masks: np.ndarray | None, num_slots: int | None = None, num_iterations: int | None = None) -> pd.DataFrame:
+    def _scores(
+        self,
+        images: Tensor,
+        masks: np.ndarray | None,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+    ) -> pd.DataFrame:
         """One row an image: mse, foreground_ari, mean_iou, attn_foreground_ari, attn_mean_iou; nan where an image has no objects."""
         rows = []
         for k, image in enumerate(images.split(64)):
@@ -145,14 +176,18 @@ class AutoencoderTask(Task):
 
 def _first(dataset, count: int) -> tuple[Tensor, np.ndarray | None]:
     """The first images, (B, 3, H, W) in [0, 1], and their instance masks (B, H, W)."""
-    return to_float(dataset.images[:count]), None if dataset.masks is None else np.array(dataset.masks[:count])
+    return to_float(dataset.images[:count]), None if dataset.masks is None else np.array(
+        dataset.masks[:count]
+    )
 
 
 def _by_objects(rows: pd.DataFrame, masks: np.ndarray, prefix: str) -> dict[str, float]:
     """Means of the rows, one an image, over the images that have the same number of objects."""
     scores = {}
     for n, group in rows.groupby([len(np.unique(mask[mask > 0])) for mask in masks]):
-        scores |= group.mean().add_prefix(prefix).add_suffix(f"_objects_{n}").to_dict() | {f"{prefix}images_objects_{n}": len(group)}
+        scores |= group.mean().add_prefix(prefix).add_suffix(f"_objects_{n}").to_dict() | {
+            f"{prefix}images_objects_{n}": len(group)
+        }
     return scores
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from paper_lib.machine import bfloat16_gain
+from paper_lib.system.machine import bfloat16_gain
 
 aten = torch.ops.aten
 PRODUCTS = {op: op.overloadpacket for op in (
@@ -37,7 +37,9 @@ class Float32Products(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         product = PRODUCTS.get(function) or IN_PLACE.get(function)
-        if product is None or not any(isinstance(a, Tensor) and a.dtype == torch.bfloat16 for a in args):
+        if product is None or not any(
+            isinstance(a, Tensor) and a.dtype == torch.bfloat16 for a in args
+        ):
             return function(*args, **kwargs)
         out = args[0] if function in IN_PLACE else kwargs.pop("out", None)
         result = product(*tree_map_only(Tensor, Tensor.float, args), **kwargs)

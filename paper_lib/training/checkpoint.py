@@ -10,26 +10,36 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from paper_lib.files import whole
+from paper_lib.system.files import whole
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], info: dict | None = None) -> None:
     """Tensors, and anything that JSON can hold beside them."""
     with whole(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"info": json.dumps(info or {})})
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+            temporary,
+            {"info": json.dumps(info or {})},
+        )
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     """What `save_tensors` wrote. Raises safetensors.SafetensorError for a file that is not whole."""
     with safe_open(path, "pt") as archive:
-        return {k: archive.get_tensor(k) for k in archive.keys()}, json.loads(archive.metadata()["info"])
+        return {k: archive.get_tensor(k) for k in archive.keys()}, json.loads(
+            archive.metadata()["info"]
+        )
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, info: dict) -> None:
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, info: dict
+) -> None:
     """The model, the optimiser and every random state; `info` holds the rest: step, metrics so far, schedules."""
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     state = optimizer.state_dict()
-    tensors |= {f"optimizer/{i}/{k}": v for i, entry in state["state"].items() for k, v in entry.items()}
+    tensors |= {
+        f"optimizer/{i}/{k}": v for i, entry in state["state"].items() for k, v in entry.items()
+    }
     tensors["rng/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors |= {f"rng/cuda/{i}": v for i, v in enumerate(torch.cuda.get_rng_state_all())}
@@ -45,8 +55,15 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         index, name = key.split("/")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": info.pop("param_groups")})
-    for parameter, entry in optimizer.state.items():  # a fused optimiser reads both as they lie in memory
-        entry |= {name: torch.empty_like(parameter).copy_(value) for name, value in entry.items() if value.shape == parameter.shape}
+    for (
+        parameter,
+        entry,
+    ) in optimizer.state.items():  # a fused optimiser reads both as they lie in memory
+        entry |= {
+            name: torch.empty_like(parameter).copy_(value)
+            for name, value in entry.items()
+            if value.shape == parameter.shape
+        }
     torch.set_rng_state(tensors["rng/cpu"])
     cuda = _under("rng/cuda/", tensors)
     if cuda and torch.cuda.device_count() == len(cuda):

@@ -68,8 +68,13 @@ class TrainingConfig:
     deterministic: bool = False
 
     def __post_init__(self):
-        if min(self.steps, self.batch_size, self.log_every, self.eval_every) < 1 or self.eval_every % self.log_every:
-            raise ValueError(f"steps, batch_size, log_every and eval_every must be at least 1, and eval_every a multiple of log_every: {self}")
+        if (
+            min(self.steps, self.batch_size, self.log_every, self.eval_every) < 1
+            or self.eval_every % self.log_every
+        ):
+            raise ValueError(
+                f"steps, batch_size, log_every and eval_every must be at least 1, and eval_every a multiple of log_every: {self}"
+            )
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16', not {self.precision!r}")
         for name in ("compile", "deterministic"):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paper_lib.memory import free_memory
+from paper_lib.system.memory import free_memory
 
 SHARE = 0.5  # of a GPU's free memory that a data set may take
 
@@ -21,7 +21,9 @@ class OnDevice:
     def __init__(self, images: np.ndarray, device: str):
         self.images = torch.empty(images.shape, dtype=torch.uint8, device=device)
         for start in range(0, len(images), 4096):  # never all of them in the host's memory
-            self.images[start : start + 4096] = torch.from_numpy(np.array(images[start : start + 4096]))
+            self.images[start : start + 4096] = torch.from_numpy(
+                np.array(images[start : start + 4096])
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,9 +57,14 @@ def deterministic(asked: bool, device: str) -> Iterator[None]:
     if not asked:
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     if torch.device(device).type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # cuBLAS reads it at its first product
     torch.use_deterministic_algorithms(True)
     try:
         yield

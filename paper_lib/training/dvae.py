@@ -43,10 +43,14 @@ class DVAERun:
             return ["its training diverged before the first evaluation"]
         faults = []
         if final["codes_used"] < self.min_codes:
-            faults.append(f"{final['codes_used']:.0f} of {self.vocab_size} codes in use, fewer than {self.min_codes}")
+            faults.append(
+                f"{final['codes_used']:.0f} of {self.vocab_size} codes in use, fewer than {self.min_codes}"
+            )
         # written so that an error that is not a number fails, too
         if not final["val_mse"] <= self.max_mse_fraction * final["mean_image_mse"]:
-            faults.append(f"MSE {final['val_mse']:.1f} exceeds {self.max_mse_fraction} of the mean image's {final['mean_image_mse']:.1f}")
+            faults.append(
+                f"MSE {final['val_mse']:.1f} exceeds {self.max_mse_fraction} of the mean image's {final['mean_image_mse']:.1f}"
+            )
         return faults
 
 
@@ -55,10 +59,14 @@ class DVAETask(Task):
 
     monitor = "val_mse"
 
-    def __init__(self, config: DVAERun, train, validation, test=None):  # every task is given three splits; this one is judged on the second alone
+    def __init__(
+        self, config: DVAERun, train, validation, test=None
+    ):  # every task is given three splits; this one is judged on the second alone
         self.config = config
         self.model = DVAE(config.vocab_size)
-        self.groups = [{"params": list(self.model.parameters()), "lr": config.lr, "warmup": False, "log": "lr"}]
+        self.groups = [
+            {"params": list(self.model.parameters()), "lr": config.lr, "warmup": False, "log": "lr"}
+        ]
         self.watched = {}
         self.images = train.images
         self.validation = to_float(validation.images[: config.eval_images])
@@ -82,7 +90,8 @@ class DVAETask(Task):
             tokens.append(most_likely)
         return {
             "val_mse": squared_error / len(self.validation),
-            "mean_image_mse": (self.validation - self.mean_image).square().sum().item() / len(self.validation),
+            "mean_image_mse": (self.validation - self.mean_image).square().sum().item()
+            / len(self.validation),
             **code_usage(torch.cat(tokens), self.config.vocab_size),
         }
 
@@ -90,7 +99,9 @@ class DVAETask(Task):
     def samples(self) -> dict[str, np.ndarray]:
         """The first validation images and their reconstructions through the most likely tokens, uint8 (n, H, W, 3)."""
         image = self.validation[: self.config.sample_images]
-        recon = self.model.decoder(hard_tokens(self.model, image.to(next(self.model.parameters()).device))[0])
+        recon = self.model.decoder(
+            hard_tokens(self.model, image.to(next(self.model.parameters()).device))[0]
+        )
         return {"image": to_uint8(image), "reconstruction": to_uint8(recon)}
 
 
@@ -104,7 +115,10 @@ def hard_tokens(dvae: DVAE, image: Tensor) -> tuple[Tensor, Tensor]:
 def code_usage(tokens: Tensor, vocab_size: int) -> dict[str, float]:
     """How many codes occur among `tokens`, and the perplexity of their distribution."""
     p = torch.bincount(tokens.flatten(), minlength=vocab_size).double() / tokens.numel()
-    return {"codes_used": int((p > 0).sum()), "perplexity": torch.special.entr(p).sum().exp().item()}
+    return {
+        "codes_used": int((p > 0).sum()),
+        "perplexity": torch.special.entr(p).sum().exp().item(),
+    }
 
 
 def to_uint8(image: Tensor) -> np.ndarray:

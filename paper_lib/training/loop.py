@@ -14,14 +14,21 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from paper_lib.files import whole
-from paper_lib.memory import keep_freed_memory
-from paper_lib.progress import bar
+from paper_lib.system.files import whole
+from paper_lib.system.memory import keep_freed_memory
+from paper_lib.system.progress import bar
 from paper_lib.training import parallel
 from paper_lib.training.bfloat16 import bfloat16_products, is_emulated
 from paper_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from paper_lib.training.config import TrainingConfig
-from paper_lib.training.device import OnDevice, check_compiler, deterministic, in_step, resident, to_device
+from paper_lib.training.device import (
+    OnDevice,
+    check_compiler,
+    deterministic,
+    in_step,
+    resident,
+    to_device,
+)
 from paper_lib.training.schedules import HalveOnPlateau, exponential, linear_warmup
 
 
@@ -29,7 +36,9 @@ class Task(Protocol):
     """What the loop needs to know of a model and its data. Tasks inherit from it for `batch`."""
 
     model: nn.Module
-    groups: list[dict]  # optimiser groups: params, lr, warmup (whether the warm-up applies), log (the name its learning rate is logged under)
+    groups: list[
+        dict
+    ]  # optimiser groups: params, lr, warmup (whether the warm-up applies), log (the name its learning rate is logged under)
     images: np.ndarray | OnDevice  # (N, H, W, 3) uint8, training; `train` puts them on a GPU
     watched: dict[str, list[nn.Parameter]]  # gradient norms to log, by name
     monitor: str  # which metric of `evaluate` the learning-rate decay watches
@@ -38,14 +47,23 @@ class Task(Protocol):
         """What `loss` is given of these training images: nothing but the images, (B, 3, H, W) in [0, 1], unless a task adds to them."""
         return (to_float(self.images[indices]),)
 
-    def loss(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def loss(
+        self, batch: tuple[Tensor, ...], step: int
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """A `batch`, on the model's device -> loss to minimise, and what to log of it."""
 
     def evaluate(self) -> dict[str, float]:
         """Metrics on the validation split; must leave the global random state alone."""
 
 
-def train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: str = "cpu", description: str = "") -> dict:
+def train(
+    task: Task,
+    config: TrainingConfig,
+    seed: int,
+    folder: Path,
+    device: str = "cpu",
+    description: str = "",
+) -> dict:
     """Train from the folder's checkpoint, or from the start; metrics.csv and checkpoint.safetensors grow in `folder`.
 
     Several processes (see `parallel`) take a part of each batch; the first evaluates and writes. On a GPU the loss is looked at once every `log_every`
@@ -59,10 +77,14 @@ def train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: s
         return _train(task, config, seed, folder, device, description)
 
 
-def _train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: str, description: str) -> dict:
+def _train(
+    task: Task, config: TrainingConfig, seed: int, folder: Path, device: str, description: str
+) -> dict:
     model = task.model.to(device).train()
     # fused Adam is one kernel instead of a dozen passes over the weights; the same arithmetic
-    optimizer = torch.optim.Adam([{"params": g["params"], "lr": g["lr"]} for g in task.groups], fused=True)
+    optimizer = torch.optim.Adam(
+        [{"params": g["params"], "lr": g["lr"]} for g in task.groups], fused=True
+    )
     parameters = [p for g in task.groups for p in g["params"]]
     task.images = resident(task.images, device)
     share = parallel.share(min(config.batch_size, len(task.images)))
@@ -72,7 +94,12 @@ def _train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: 
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
         info = load_checkpoint(checkpoint, model, optimizer)
-        step, rows, seconds, decay.state = info["step"], info["rows"], info["seconds"], info["decay"]
+        step, rows, seconds, decay.state = (
+            info["step"],
+            info["rows"],
+            info["seconds"],
+            info["decay"],
+        )
     products = bfloat16_products(config.precision, device)
     loss_of = _Loss(task, config, device)
     if config.compile:
@@ -82,16 +109,28 @@ def _train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: 
 
     started = time.perf_counter()
     description += " (bfloat16 emulated)" if is_emulated(config.precision, device) else ""
-    progress = bar(config.steps, description, "step", initial=step) if parallel.is_first() else tqdm(disable=True)
+    progress = (
+        bar(config.steps, description, "step", initial=step)
+        if parallel.is_first()
+        else tqdm(disable=True)
+    )
     interval = _Interval()
     losses: list[Tensor] = []  # that nobody has looked at yet
     status = "finished"
     while step < config.steps:
         parallel.seed_step(seed, step)
-        batch = tuple(to_device(part, device) for part in task.batch(_indices(len(task.images), step, config.batch_size, seed)[share]))
+        batch = tuple(
+            to_device(part, device)
+            for part in task.batch(_indices(len(task.images), step, config.batch_size, seed)[share])
+        )
         warmup = linear_warmup(step + 1, config.warmup_steps)
         for group, spec in zip(optimizer.param_groups, task.groups):
-            group["lr"] = spec["lr"] * decay.factor * (warmup if spec["warmup"] else 1.0) * exponential(step, config.decay_steps)
+            group["lr"] = (
+                spec["lr"]
+                * decay.factor
+                * (warmup if spec["warmup"] else 1.0)
+                * exponential(step, config.decay_steps)
+            )
 
         with products:
             loss, logs = loss_of(batch, step)
@@ -110,7 +149,10 @@ def _train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: 
         optimizer.zero_grad(set_to_none=True)
         with products:
             loss.backward()
-        norms = {f"grad_norm_{name}": _norm(watched) for name, watched in (task.watched | {"all": parameters}).items()}
+        norms = {
+            f"grad_norm_{name}": _norm(watched)
+            for name, watched in (task.watched | {"all": parameters}).items()
+        }
         if config.clip:
             clip_gradients(parameters, config.clip)
         optimizer.step()
@@ -119,9 +161,20 @@ def _train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: 
 
         progress.update()
         if logged:
-            rows.append({"step": step, **interval.row(), **{spec["log"]: group["lr"] for group, spec in zip(optimizer.param_groups, task.groups)}})
+            rows.append(
+                {
+                    "step": step,
+                    **interval.row(),
+                    **{
+                        spec["log"]: group["lr"]
+                        for group, spec in zip(optimizer.param_groups, task.groups)
+                    },
+                }
+            )
         if step % config.eval_every == 0 or step == config.steps:
-            if not all(p.isfinite().all() for p in parameters):  # a finite loss can have an infinite gradient: keep the last weights that were whole
+            if not all(
+                p.isfinite().all() for p in parameters
+            ):  # a finite loss can have an infinite gradient: keep the last weights that were whole
                 status = "diverged"
                 break
             model.eval()
@@ -131,7 +184,12 @@ def _train(task: Task, config: TrainingConfig, seed: int, folder: Path, device: 
             decay.update(step, metrics[task.monitor])
             progress.set_postfix({task.monitor: f"{metrics[task.monitor]:.4g}"})
             if parallel.is_first():
-                info = {"step": step, "rows": rows, "decay": decay.state, "seconds": seconds + time.perf_counter() - started}
+                info = {
+                    "step": step,
+                    "rows": rows,
+                    "decay": decay.state,
+                    "seconds": seconds + time.perf_counter() - started,
+                }
                 save_checkpoint(checkpoint, model, optimizer, info)
                 _write(rows, folder)
     if status == "diverged":
@@ -150,7 +208,9 @@ class _Loss(nn.Module):
         self.model, self.task = task.model, task
         self.device, self.half = torch.device(device).type, config.precision == "bfloat16"
 
-    def forward(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def forward(
+        self, batch: tuple[Tensor, ...], step: int
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
         with torch.autocast(self.device, torch.bfloat16, self.half):
             return self.task.loss(batch, step)
 
@@ -204,15 +264,26 @@ class _Interval:
         if not self.logs:
             return {}
         norms = _numbers(self.norms)
-        row = _numbers(self.logs).mean().to_dict() | norms.mean().to_dict() | norms.max().add_suffix("_max").to_dict()
+        row = (
+            _numbers(self.logs).mean().to_dict()
+            | norms.mean().to_dict()
+            | norms.max().add_suffix("_max").to_dict()
+        )
         self.__init__()
-        return dict(zip(row, parallel.mean(torch.tensor(list(row.values()), dtype=torch.float64)).tolist()))
+        return dict(
+            zip(row, parallel.mean(torch.tensor(list(row.values()), dtype=torch.float64)).tolist())
+        )
 
 
 def _numbers(steps: list[dict[str, Tensor | float]]) -> pd.DataFrame:
     """A row a step; a column leaves the device at once."""
     columns = {name: [values[name] for values in steps] for name in steps[0]}
-    return pd.DataFrame({name: torch.stack(column).tolist() if isinstance(column[0], Tensor) else column for name, column in columns.items()})
+    return pd.DataFrame(
+        {
+            name: torch.stack(column).tolist() if isinstance(column[0], Tensor) else column
+            for name, column in columns.items()
+        }
+    )
 
 
 def _write(rows: list[dict], folder: Path) -> None:

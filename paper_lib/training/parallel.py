@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
-TIMEOUT = timedelta(days=1)  # the others wait while the first renders scenes, evaluates, or waits for a lock
+TIMEOUT = timedelta(
+    days=1
+)  # the others wait while the first renders scenes, evaluates, or waits for a lock
 
 
 def world_size() -> int:
@@ -51,9 +53,13 @@ def processes(device: str) -> Iterator[str]:
     if device.startswith("cuda"):
         local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if device != "cuda":
-            raise ValueError(f"device {device!r} is a single GPU: under torchrun say 'cuda', of which each process takes its own")
+            raise ValueError(
+                f"device {device!r} is a single GPU: under torchrun say 'cuda', of which each process takes its own"
+            )
         if local >= count:
-            raise ValueError(f"process {local} has no GPU of its own, this machine has {count}: start at most as many, torchrun --nproc-per-node {count}")
+            raise ValueError(
+                f"process {local} has no GPU of its own, this machine has {count}: start at most as many, torchrun --nproc-per-node {count}"
+            )
         device, backend = f"cuda:{local}", "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     dist.init_process_group(backend, timeout=TIMEOUT)

@@ -34,9 +34,20 @@ class SetPredictionRun:
     """
 
     model: SetPredictionConfig = field(default_factory=SetPredictionConfig)
-    data: DataConfig = field(default_factory=lambda: DataConfig("clevr", size=128, num_scenes=100_000))
+    data: DataConfig = field(
+        default_factory=lambda: DataConfig("clevr", size=128, num_scenes=100_000)
+    )
     training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(150_000, 512, 1_000, clip=None, lr_decay_epochs=None, log_every=100, eval_every=2_500, decay_steps=50_000)
+        default_factory=lambda: TrainingConfig(
+            150_000,
+            512,
+            1_000,
+            clip=None,
+            lr_decay_epochs=None,
+            log_every=100,
+            eval_every=2_500,
+            decay_steps=50_000,
+        )
     )
     seed: int = 0
     lr: float = 4e-4
@@ -58,26 +69,41 @@ class SetPredictionTask(Task):
 
     def __init__(self, config: SetPredictionRun, train, validation, test):
         if config.model.image_size != config.data.size:
-            raise ValueError(f"model.image_size must equal data.size, not {config.model.image_size} and {config.data.size}")
+            raise ValueError(
+                f"model.image_size must equal data.size, not {config.model.image_size} and {config.data.size}"
+            )
         if train.properties is None:
-            raise ValueError(f"{config.data.name!r} comes without the properties of its objects, which are what is predicted; use 'clevr' or 'clevr_mirror'")
-        objects, slots = train.properties.shape[1], min((config.model.num_slots, *config.test_slots))
+            raise ValueError(
+                f"{config.data.name!r} comes without the properties of its objects, which are what is predicted; use 'clevr' or 'clevr_mirror'"
+            )
+        objects, slots = (
+            train.properties.shape[1],
+            min((config.model.num_slots, *config.test_slots)),
+        )
         if slots < objects:
-            raise ValueError(f"model.num_slots and test_slots must be at least the data's largest number of objects, {objects}, not {slots}")
+            raise ValueError(
+                f"model.num_slots and test_slots must be at least the data's largest number of objects, {objects}, not {slots}"
+            )
         self.config = config
         self.model = SetPredictor(config.model)
-        self.groups = [{"params": list(self.model.parameters()), "lr": config.lr, "warmup": True, "log": "lr"}]
+        self.groups = [
+            {"params": list(self.model.parameters()), "lr": config.lr, "warmup": True, "log": "lr"}
+        ]
         self.watched = {"slot_attention": list(self.model.slot_attn.slot_attention.parameters())}
         self.images, self.properties = train.images, train.properties
         self.validation = to_float(validation.images[: config.eval_images])
-        self.validation_targets = targets(validation.properties[: config.eval_images], config.model.num_slots)
+        self.validation_targets = targets(
+            validation.properties[: config.eval_images], config.model.num_slots
+        )
         self.test = to_float(test.images[: config.test_images])
         self.test_properties = np.array(test.properties[: config.test_images])
         self.average = average_object(train.properties, config.model.num_slots)
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) in [0, 1] and targets (B, K, 19)."""
-        return to_float(self.images[indices]), targets(self.properties[indices], self.config.model.num_slots)
+        return to_float(self.images[indices]), targets(
+            self.properties[indices], self.config.model.num_slots
+        )
 
     def loss(self, batch: tuple[Tensor, Tensor], step: int):
         image, target = batch
@@ -93,8 +119,15 @@ class SetPredictionTask(Task):
         average = scores(self.average.expand_as(true), true)
         image = self.validation[: c.jacobian_images].to(self._device)
         noise = slot_noise(self.model.slot_attn, len(image), seed=0)
-        cell = measure_cell(self.model.slot_attn, self.model.encoder(image), noise, c.residual_steps)
-        return {"val_loss": found.pop("loss"), **found, **{f"average_object_{name}": value for name, value in average.items()}, **cell}
+        cell = measure_cell(
+            self.model.slot_attn, self.model.encoder(image), noise, c.residual_steps
+        )
+        return {
+            "val_loss": found.pop("loss"),
+            **found,
+            **{f"average_object_{name}": value for name, value in average.items()},
+            **cell,
+        }
 
     @torch.no_grad()
     def final(self) -> dict[str, float]:
@@ -103,10 +136,17 @@ class SetPredictionTask(Task):
         c, final = self.config, {"test_images": len(self.test)}
 
         def add(suffix: str, prediction: Tensor, target: Tensor, prefix: str = "test"):
-            final.update({f"{prefix}_{name}{suffix}": value for name, value in scores(prediction, target).items()})
+            final.update(
+                {
+                    f"{prefix}_{name}{suffix}": value
+                    for name, value in scores(prediction, target).items()
+                }
+            )
 
         settings = settings_at_test_time(c.test_slots, c.test_iterations)
-        predictions = {suffix: self._predict(self.test, **setting) for suffix, setting in settings.items()}
+        predictions = {
+            suffix: self._predict(self.test, **setting) for suffix, setting in settings.items()
+        }
         for suffix, prediction in predictions.items():
             add(suffix, prediction, targets(self.test_properties, prediction.shape[1]))
         prediction, target = predictions[""], targets(self.test_properties, c.model.num_slots)
@@ -121,11 +161,15 @@ class SetPredictionTask(Task):
     def samples(self) -> dict[str, np.ndarray]:
         """Test images, uint8 (n, H, W, 3); predictions and targets (n, K, 19); attn, float16 (n, N, K)."""
         image = self.test[: self.config.sample_images]
-        out = self.model(image.to(self._device), slot_noise(self.model.slot_attn, len(image), seed=0))
+        out = self.model(
+            image.to(self._device), slot_noise(self.model.slot_attn, len(image), seed=0)
+        )
         return {
             "image": to_uint8(image),
             "predictions": out.predictions.cpu().numpy(),
-            "targets": targets(self.test_properties[: len(image)], self.config.model.num_slots).numpy(),
+            "targets": targets(
+                self.test_properties[: len(image)], self.config.model.num_slots
+            ).numpy(),
             "attn": out.attn.cpu().numpy().astype(np.float16),
         }
 
@@ -134,12 +178,16 @@ class SetPredictionTask(Task):
         """See `slots.kept_cell`, on four test images."""
         return kept_cell(self.model.slot_attn, self.model.encoder(self.test[:4].to(self._device)))
 
-    def _predict(self, images: Tensor, num_slots: int | None = None, num_iterations: int | None = None) -> Tensor:
+    def _predict(
+        self, images: Tensor, num_slots: int | None = None, num_iterations: int | None = None
+    ) -> Tensor:
         """images (B, 3, H, W) -> predictions (B, K, 19), on the CPU."""
         parts = []
         for k, image in enumerate(images.split(64)):
             noise = slot_noise(self.model.slot_attn, len(image), seed=k, num_slots=num_slots)
-            parts.append(self.model(image.to(self._device), noise, num_iterations).predictions.cpu())
+            parts.append(
+                self.model(image.to(self._device), noise, num_iterations).predictions.cpu()
+            )
         return torch.cat(parts)
 
     @property
@@ -163,5 +211,11 @@ def average_object(properties: np.ndarray, num_slots: int) -> Tensor:
 def scores(predictions: Tensor, true: Tensor) -> dict[str, float]:
     """predictions and targets (B, K, 19) -> loss; ap_inf, ap_1, ..., the average precision at `THRESHOLDS`; and `metrics.matched_attributes`."""
     arrays = predictions.numpy(), true.numpy()
-    precision = {f"ap_{threshold:g}": average_precision(*arrays, threshold) for threshold in THRESHOLDS}
-    return {"loss": hungarian_huber_loss(predictions, true).item(), **precision, **matched_attributes(predictions, true)}
+    precision = {
+        f"ap_{threshold:g}": average_precision(*arrays, threshold) for threshold in THRESHOLDS
+    }
+    return {
+        "loss": hungarian_huber_loss(predictions, true).item(),
+        **precision,
+        **matched_attributes(predictions, true),
+    }

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paper_lib.memory import free_memory
 from paper_lib.models import SLATE, SLATEConfig
+from paper_lib.system.memory import free_memory
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.dvae import DVAERun, code_usage, to_uint8
 from paper_lib.training.loop import Task, to_float
@@ -54,17 +54,30 @@ class SLATETask(Task):
 
     monitor = "val_cross_entropy"
 
-    def __init__(self, config: SLATERun, train, validation, test, dvae_weights: dict[str, Tensor] | None = None):
+    def __init__(
+        self,
+        config: SLATERun,
+        train,
+        validation,
+        test,
+        dvae_weights: dict[str, Tensor] | None = None,
+    ):
         frozen, data, model = config.dvae, config.data, config.model
-        if model.image_size != data.size or (frozen and (frozen.vocab_size, frozen.data) != (model.vocab_size, data)):
-            raise ValueError("model.image_size must equal data.size, and a frozen dVAE's vocab_size and data must be the model's and the run's own")
+        if model.image_size != data.size or (
+            frozen and (frozen.vocab_size, frozen.data) != (model.vocab_size, data)
+        ):
+            raise ValueError(
+                "model.image_size must equal data.size, and a frozen dVAE's vocab_size and data must be the model's and the run's own"
+            )
         self.config = config
         self.model = SLATE(config.model)
         dvae = list(self.model.dvae.parameters())
         others = [p for name, p in self.model.named_parameters() if not name.startswith("dvae.")]
         self.groups = [{"params": others, "lr": config.lr, "warmup": True, "log": "lr"}]
         if config.dvae is None:
-            self.groups.append({"params": dvae, "lr": config.lr_dvae, "warmup": False, "log": "lr_dvae"})
+            self.groups.append(
+                {"params": dvae, "lr": config.lr_dvae, "warmup": False, "log": "lr_dvae"}
+            )
         else:
             self.model.dvae.load_state_dict(dvae_weights)
             self.model.dvae.requires_grad_(False)
@@ -80,7 +93,11 @@ class SLATETask(Task):
             return cross_entropy, {"cross_entropy": cross_entropy.detach()}
         tau = cosine(step, c.tau_start, c.tau_final, c.tau_steps)
         out = self.model(image, tau)
-        return out.cross_entropy + out.mse, {"cross_entropy": out.cross_entropy.detach(), "mse": out.mse.detach(), "tau": tau}
+        return out.cross_entropy + out.mse, {
+            "cross_entropy": out.cross_entropy.detach(),
+            "mse": out.mse.detach(),
+            "tau": tau,
+        }
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -110,7 +127,9 @@ class SLATETask(Task):
     @torch.no_grad()
     def cell(self) -> dict[str, Tensor]:
         """See `slots.kept_cell`, on four test images."""
-        return kept_cell(self.model.slot_attn, self._embed(self.model.tokenize(self.test[:4].to(self._device))))
+        return kept_cell(
+            self.model.slot_attn, self._embed(self.model.tokenize(self.test[:4].to(self._device)))
+        )
 
     @torch.no_grad()
     def final(self) -> dict[str, float]:
@@ -121,11 +140,17 @@ class SLATETask(Task):
             decoded, recon, _ = regenerate(self.model, image, first)
             ours += (image.to(recon.device) - recon).square().sum().item()
             floor += (image.to(recon.device) - decoded).square().sum().item()
-        return {"test_mse": ours / len(self.test), "test_mse_dvae": floor / len(self.test), "test_images": len(self.test)}
+        return {
+            "test_mse": ours / len(self.test),
+            "test_mse_dvae": floor / len(self.test),
+            "test_images": len(self.test),
+        }
 
     def _draw(self, image: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator(self._device).manual_seed(seed)
-        return self.model.sample_tokens(image.to(self._device), generator), slot_noise(self.model.slot_attn, len(image), seed)
+        return self.model.sample_tokens(image.to(self._device), generator), slot_noise(
+            self.model.slot_attn, len(image), seed
+        )
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Tokens (B, N) -> what slot attention's encoder is given, without the start token."""
@@ -140,7 +165,9 @@ def images_at_once(model: SLATE) -> int:
     """How many images to regenerate together: what a quarter of the free memory holds, one at least and 256 at most. The more, the less each of them takes."""
     c, tokens = model.config, model.num_tokens
     cached = 2 * c.num_dec_blocks * tokens * c.d_model  # keys and values
-    decoded = 3 * tokens * c.vocab_size + 3 * 4 * tokens * 256  # one-hot tokens, in integers of twice the size first; the widest layer with its copies
+    decoded = (
+        3 * tokens * c.vocab_size + 3 * 4 * tokens * 256
+    )  # one-hot tokens, in integers of twice the size first; the widest layer with its copies
     return max(1, min(256, free_memory(model.out.weight.device) // 4 // (4 * (cached + decoded))))
 
 
@@ -152,4 +179,8 @@ def regenerate(model: SLATE, image: Tensor, first: int = 0) -> tuple[Tensor, Ten
     tokens = model.tokenize(image.to(model.out.weight.device))
     noise = slot_noise(model.slot_attn, 64, seed=0)[torch.arange(first, first + len(image)) % 64]
     out = model.infer_slots(tokens, noise)
-    return model.decode_tokens(tokens), model.decode_tokens(model.generate_tokens(out.slots)), out.attn
+    return (
+        model.decode_tokens(tokens),
+        model.decode_tokens(model.generate_tokens(out.slots)),
+        out.attn,
+    )

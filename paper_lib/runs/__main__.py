@@ -1,0 +1,3 @@
+from paper_lib.runs.engine import main
+
+main()
