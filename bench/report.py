@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from paper_lib import runs
-from paper_lib.data.generators.generated import cores
+from paper_lib.data.parallel import cores
 from paper_lib.paper import plots
 from paper_lib.system.files import whole
 from paper_lib.system.machine import processor

@@ -42,6 +42,7 @@ def test_what_is_imported_is_a_dependency():
         "sklearn": "scikit_learn",
         "IPython": "jupyterlab",
         "nbformat": "nbval",
+        "google": "protobuf",
         "drjit": "mitsuba",
         "PIL": "pillow",
         "skimage": "scikit_image",
