@@ -385,6 +385,13 @@ def test_a_dataset_reads_lazily_and_by_item(tmp_path):
         dataset.images[0] = 0
 
 
+def test_no_items_may_be_asked_for(tmp_path):
+    arguments = dict(root=tmp_path, num_scenes=10, max_items=0, **TINY)
+    assert len(data.load("clevr_mirror", **arguments)) == 0
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert not np.load(folder / "done.npy").any()
+
+
 def test_the_root_may_come_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("PAPER_DATA", str(tmp_path / "elsewhere"))
     data.load("clevr_mirror", num_scenes=10, max_items=1, **TINY)

@@ -381,7 +381,7 @@ def test_a_truncated_picture_is_an_error_that_names_it(name, tmp_path, reads):
     broken = reads[0]
     truncate(root / broken)
     message = refused(load, root, cache, f"{broken}: cannot be read as a picture")
-    assert location.layout(name) in message
+    assert location.LAYOUTS[name] in message
     assert [fault.split(":")[0] for fault in check(root)] == [broken]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from paper_lib.data import generators, readers
-from paper_lib.data.readers.location import find, layout
+from paper_lib.data.readers.location import LAYOUTS, find
 from paper_lib.data.splits import SPLITS, check_split
 
 __all__ = ["DATASETS", "DOORS", "SPLITS", "Dataset", "load", "settings", "version", "which_door"]
@@ -28,12 +28,12 @@ DOORS = ("files", "generator")
 
 @dataclass(frozen=True)
 class Doors:
-    """The ways to a data set. Loaders return the fields of a `Dataset`.
+    """The two doors lead to one data set. Loaders return the fields of a `Dataset`.
 
     generate  generator(root, split, size, max_items, **settings); None where there is none
-    version   of the generator's pictures
+    version   the version of the generator's pictures
     defaults  settings of the generator that make it this data set
-    licence   of the generator's pictures
+    licence   the licence of the generator's pictures
     read      reader(folder, split, size, root, max_items, workers, **settings) of the authors'
               files; None where there are none
     check     check(folder) of the authors' files returns every fault
@@ -89,7 +89,7 @@ DATASETS = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """One split. Arrays are read-only memory maps: nothing is read before it is indexed.
+    """A dataset is one split. Its arrays are memory maps: nothing is read before it is indexed.
 
     images      (N, H, W, 3) uint8, sRGB
     indices     (N,) int, which item of the whole data set each one is
@@ -149,9 +149,9 @@ def load(
     root       folder of what is generated or cached; else the environment variable PAPER_DATA; else
                `data/` beside the package
     max_items  keep the first so many items of the split, and make no more than those
-    settings   of the generator, see its `load`: num_scenes, seed, min_objects, max_objects, view,
-               samples_per_pixel, workers ...; of the authors' files `workers` and those that
-               `settings(name, "files")` names, others are left unused
+    settings   what the generator's `load` takes: num_scenes, seed, min_objects, max_objects, view,
+               samples_per_pixel, workers ...; the authors' files take `workers` and what
+               `settings(name, "files")` names, and leave others unused
 
     Raises ValueError for an unknown name, split, door or value of a setting, TypeError for an
     unknown setting of the generator, FileNotFoundError for files that are not where they should be.
@@ -189,7 +189,7 @@ def which_door(name: str, door: str | None = None, folder: str | os.PathLike | N
         raise FileNotFoundError(
             f"nothing says where the files of {name!r} are{stand_in}: pass files=FOLDER, or set "
             f"PAPER_FILES to a folder that holds {name}/, or write data.toml with a table [files] "
-            f'and the line {name} = "FOLDER".\n{layout(name)}'
+            f'and the line {name} = "FOLDER".\n{LAYOUTS[name]}'
         )
     return "generator"
 

@@ -25,7 +25,7 @@ DONE = "done"
 
 @dataclass(frozen=True)
 class Cache:
-    """One folder, which need not be there yet.
+    """A cache is one folder, which need not be there yet.
 
     folder    where it is, or will be
     settings  all that its rows depend on, for settings.json
@@ -66,7 +66,10 @@ class Cache:
                 fill()
 
     def create(self, count: int, arrays: dict[str, tuple[tuple[int, ...], type]]) -> None:
-        """Make the folder, with `count` rows; `arrays` says the shape and type of a row in each."""
+        """Make the folder, with `count` rows in each array.
+
+        arrays  name of an array -> shape and type of one of its rows
+        """
         unfinished = self.folder.with_name(self.folder.name + ".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()

@@ -44,11 +44,11 @@ PROPERTY_COLUMNS = 19
 
 @dataclass(frozen=True)
 class Object:
-    """One object.
+    """An object of a scene.
 
     shape, size, material, colour   names from SHAPES, SIZES, MATERIALS and COLOURS
     position                        its centre (x, y, z)
-    rotation                        about z, in degrees
+    rotation                        angle about z, in degrees
     """
 
     shape: str
@@ -60,7 +60,7 @@ class Object:
 
     @property
     def radius(self) -> float:
-        """The radius of the circle around the object's footprint. A cube's corners lie on it."""
+        """Return the radius of the circle around the footprint; a cube's corners lie on it."""
         return SIZES[self.size]
 
     @property

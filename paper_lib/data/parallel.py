@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -60,7 +59,7 @@ def in_processes(
     next call for a few seconds. They end with this process, however it ends.
     """
     pool = Parallel(
-        min(workers or cores(), len(tasks)),
+        max(1, min(workers or cores(), len(tasks))),
         backend="loky",
         return_as="generator_unordered",
         idle_worker_timeout=KEPT,
@@ -81,7 +80,7 @@ def _follow(parent: int) -> None:
 
     joblib's own workers would go on without a parent that is killed.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setsid()  # a terminal's Ctrl-C goes to one session
 
     def watch() -> None:
         while os.getppid() == parent:

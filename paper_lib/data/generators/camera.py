@@ -16,11 +16,11 @@ def check_view(view: str) -> None:
 
 @dataclass(frozen=True)
 class Camera:
-    """Where a camera stands and what it sees; +z is up.
+    """A camera stands at `origin` and looks at `target`, with +z upwards.
 
-    origin, target  in world units; the target is in the middle of the image's width
-    field_of_view   of the whole width, in degrees
-    principal_y     how far down the target is, from 0 at the top of the image to 1
+    origin, target  points in world units; the target is seen in the middle of the image's width
+    field_of_view   angle that the whole width spans, in degrees
+    principal_y     how far down the target is seen, from 0 at the top of the image to 1
     """
 
     origin: tuple[float, float, float]
@@ -51,7 +51,7 @@ class Camera:
 
     @functools.cached_property
     def axes(self) -> np.ndarray:
-        """Unit vectors (3, 3): right, down and forward."""
+        """Return unit vectors (3, 3): right, down and forward."""
         forward = np.array(self.target) - np.array(self.origin)
         forward /= np.linalg.norm(forward)
         right = np.cross(forward, (0.0, 0.0, 1.0))
@@ -60,5 +60,5 @@ class Camera:
 
     @property
     def focal_length(self) -> float:
-        """The focal length, in image widths."""
+        """Return the focal length, in image widths."""
         return 0.5 / np.tan(np.radians(self.field_of_view) / 2)

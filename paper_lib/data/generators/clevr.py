@@ -30,7 +30,7 @@ NUM_SCENES = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(recipe.RenderedScenes):
-    """All that the pictures depend on; see `load`."""
+    """The settings are all that the pictures depend on; see `load`."""
 
     data_set: ClassVar[str] = "clevr_mirror"
     version: ClassVar[str] = GENERATOR_VERSION
@@ -82,13 +82,13 @@ def load(
 ) -> dict:
     """Return the arrays of one split, rendered first where they are missing; see `recipe.load`.
 
-    num_scenes       of all three splits
+    num_scenes       number of scenes, all three splits together
     seed             names the sequence of scenes
     view             "close" turns the camera to the objects and zooms in, with the mirror still in
                      sight; all objects are clear in it, so its scenes are other ones than "wide"'s
     crop             keep the part of the picture that Locatello et al. 2020 do: at its border
                      objects may be cut off
-    mitsuba_variant  see `trace`
+    mitsuba_variant  variant of the renderer, see `trace`
 
     Returns images, masks, properties (see `clevr_format.properties`), indices (which scene of the
     sequence each item is) and source. Raises ValueError for settings that make no sense, and for a

@@ -25,7 +25,7 @@ SCALES = (0.4, 1.0)  # side of a crop, as a share of the photograph's shorter si
 
 @dataclass(frozen=True)
 class Photograph:
-    """A file `path` inside an installed `package`, and the split that shows it."""
+    """A photograph is a file inside an installed package, and shown in one split."""
 
     name: str
     split: str
@@ -71,7 +71,7 @@ PHOTOGRAPHS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(recipe.Recipe):
-    """All that the crops depend on; see `load`."""
+    """The settings are all that the crops depend on; see `load`."""
 
     data_set: ClassVar[str] = "photos"
     version: ClassVar[str] = GENERATOR_VERSION
@@ -161,8 +161,8 @@ def load(
 ) -> dict:
     """Return the crops of one split, made first where they are missing; see `recipe.load`.
 
-    num_crops  of all three splits, of which each gets the share of its photographs (5, 1 and 1 of
-               7): no two splits show the same photograph
+    num_crops  number of crops, all three splits together; each gets the share of its photographs
+               (5, 1 and 1 of 7), and no two splits show the same photograph
     seed       names the sequence of crops
 
     Returns images; None for masks and properties; indices (which crop of the sequence each item

@@ -21,7 +21,7 @@ from paper_lib.data.splits import random_order, split_rows
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe(abc.ABC):
-    """All that the items of a data set depend on: its fields are the data set's settings.
+    """A recipe holds all that the items of a data set depend on: its fields are the settings.
 
     A field that still has its default is left out of settings.json, so that a new field does not
     disown the folders made before it.
@@ -33,12 +33,12 @@ class Recipe(abc.ABC):
     @property
     @abc.abstractmethod
     def folder(self) -> str:
-        """The folder's name, another one for other settings."""
+        """Return the folder's name, another one for other settings."""
 
     @property
     @abc.abstractmethod
     def count(self) -> int:
-        """The number of items, of all splits together."""
+        """Return the number of items, all splits together."""
 
     @abc.abstractmethod
     def arrays(self) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -61,6 +61,7 @@ class Recipe(abc.ABC):
         return {}
 
     def settings(self) -> dict:
+        """Return the fields, but for those that have their default."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value != defaults[name]}
@@ -68,13 +69,14 @@ class Recipe(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RenderedScenes(Recipe):
-    """What the path-traced data sets share.
+    """The recipes of the path-traced data sets share these settings.
 
-    num_scenes                of all splits together
-    samples_per_pixel         more are slower and cleaner
-    min_objects, max_objects  in a scene
+    num_scenes                number of scenes, all splits together
+    size                      side of the pictures, in pixels
+    samples_per_pixel         light paths through a pixel; more are slower and cleaner
+    min_objects, max_objects  range of the number of objects in a scene
     seed                      names the sequence of scenes
-    mitsuba_variant           see `trace`
+    mitsuba_variant           variant of the renderer, see `trace`
     view                      "wide" or "close"
     """
 
@@ -104,7 +106,7 @@ class RenderedScenes(Recipe):
 
     @property
     def folder(self) -> str:
-        """The folder's name, such as clevr_mirror-32px-96spp-3to6-seed0-7858."""
+        """Return the folder's name, such as clevr_mirror-32px-96spp-3to6-seed0-7858."""
         name = (
             f"{self.scenes_name}-{self.size}px-{self.samples_per_pixel}spp"
             f"-{self.min_objects}to{self.max_objects}-seed{self.seed}-{self.num_scenes}"
@@ -113,7 +115,7 @@ class RenderedScenes(Recipe):
 
     @property
     def scenes_name(self) -> str:
-        """What the folder's name begins with."""
+        """Return what the folder's name begins with."""
         return self.data_set
 
     def unusual(self) -> list[str]:

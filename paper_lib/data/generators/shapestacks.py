@@ -30,7 +30,7 @@ NUM_SCENES = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(recipe.RenderedScenes):
-    """All that the pictures depend on; see `load`."""
+    """The settings are all that the pictures depend on; see `load`."""
 
     data_set: ClassVar[str] = "shapestacks"
     version: ClassVar[str] = GENERATOR_VERSION
@@ -69,11 +69,11 @@ def load(
     two pictures show the same stack, and the split (a fixed random 70-15-15) is one of stacks and
     of pictures at once. Heights, cameras, stable and unstable stacks are pooled.
 
-    num_scenes       of all three splits
+    num_scenes       number of scenes, all three splits together
     seed             names the sequence of stacks
     view             "close" turns the camera to the stack and zooms in until the stack fills most
                      of the picture's height or width; the stacks are those of "wide"
-    mitsuba_variant  see `trace`
+    mitsuba_variant  variant of the renderer, see `trace`
 
     Returns images; masks (object k from the floor up is k, background 0; an object may be hidden
     behind others); properties (see `shapestacks_scenes.properties`); indices (which stack of the

@@ -67,12 +67,12 @@ PROPERTY_COLUMNS = 17
 
 @dataclass(frozen=True)
 class Solid:
-    """One object.
+    """An object of a stack.
 
     shape, colour  names from SHAPES and COLOURS
     half_size      (x, y, z) along its own axes
     position       its centre
-    rotation       about z, in degrees
+    rotation       angle about z, in degrees
     """
 
     shape: str
@@ -125,7 +125,7 @@ class Solid:
 
 @dataclass(frozen=True)
 class Room:
-    """What surrounds a stack.
+    """A room surrounds a stack.
 
     floor, wall  kinds of texture
     light        which of LIGHTS is the main one
@@ -141,7 +141,13 @@ class Room:
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack in its room: `solids` from the floor up, and the number (1 to 16) of the camera."""
+    """A stack stands in its room.
+
+    solids         its objects, from the floor up
+    stable         whether it stands
+    camera_number  which of the original's 16 cameras sees it, from 1
+    view           "wide", as the original's camera does, or "close"
+    """
 
     solids: tuple[Solid, ...]
     stable: bool

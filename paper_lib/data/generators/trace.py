@@ -32,7 +32,7 @@ def trace(
 
     samples_per_pixel  the sampler rounds some numbers up to a grid (96 to 99)
     max_depth          counts the segments of a light path, with the one that ends in the camera
-    seed               of the sampler, 32 bits
+    seed               seed of the sampler, 32 bits
     mitsuba_variant    "scalar_rgb" runs on any CPU, without system libraries; "cuda_ad_rgb" needs
                        an NVIDIA GPU (not tested here) and draws other samples, so that its pictures
                        differ in their noise

@@ -210,7 +210,7 @@ def _object_counts(found: Listing, root: Path) -> np.ndarray:
     path = root / f"{found.name}-files-{found.split}-{found.version}-objects.npy"
     if path.exists():
         return np.load(path)
-    annotations = found.opened()
+    annotations = found.annotations()
     try:
         rows = [annotations.properties(row) for row in range(len(found.pictures))]
     except Fault as fault:

@@ -145,7 +145,7 @@ def _error(tree: Tree, faults: list[str]) -> TreeError:
 
 @dataclass(frozen=True)
 class State:
-    """How many records are read, and how many rows of the cache they fill."""
+    """The state says how many records are read, and how many rows of the cache they fill."""
 
     records: int = 0
     rows: int = 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """How many objects the scenes have that are kept; None for no limit."""
+    """Scenes with fewer or more objects are left out; None sets no limit."""
 
     min_objects: int | None = None
     max_objects: int | None = None
@@ -24,12 +24,12 @@ class Limits:
 
     @property
     def settings(self) -> dict[str, int]:
-        """The limits that are given."""
+        """Return the limits that are given."""
         return {name: limit for name, limit in vars(self).items() if limit is not None}
 
     @property
     def folder(self) -> str:
-        """What a cache's folder is called beside those of other limits, such as -0to6objects."""
+        """Return what a cache's folder has in its name for them, such as -0to6objects."""
         return f"-{self._range('to', 'any')}objects" if self.settings else ""
 
     def __str__(self) -> str:

@@ -39,7 +39,7 @@ from paper_lib.data.readers.tree import READER_VERSION, Fault, Tree, TreeError
 
 @dataclass
 class Annotations:
-    """What is known of the rows beside their pictures.
+    """Annotations say what is known of the rows beside their pictures.
 
     mask        row -> (height, width) of the whole picture, 0 for background and k for object k
     mask_type   the type of those numbers
@@ -57,7 +57,7 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Crop:
-    """The square that is kept of pictures `height` pixels high and `width` wide."""
+    """A crop keeps one square of pictures that are `height` pixels high and `width` wide."""
 
     square: Square
     height: int
@@ -66,16 +66,16 @@ class Crop:
 
 @dataclass
 class Listing:
-    """One split of a tree, listed but not read.
+    """A listing names the files of one split of a tree, before any is read.
 
-    pictures     path of each row's picture
-    indices      (N,) int, each row's place among the sorted pictures that the split is drawn from
-    annotations  paths of the other files
-    open         reads as much of the annotations as rows can't be read without
-    layout       the tree that is expected
-    choice       which of the authors' pictures the three splits are
-    limits       that have left scenes out of all this
-    crop         what is kept of the pictures; None: the largest square in the middle
+    pictures          path of each row's picture
+    indices           (N,) int, each row's place among the sorted pictures that the split is part of
+    annotation_files  paths of the other files
+    read_annotations  reads as much of them as rows can't be read without
+    layout            the tree that is expected
+    choice            which of the authors' pictures the three splits are
+    limits            the limits by which scenes have been left out
+    crop              what is kept of the pictures; None: the largest square in the middle
     """
 
     name: str
@@ -83,8 +83,8 @@ class Listing:
     tree: Tree
     pictures: list[str]
     indices: np.ndarray
-    annotations: list[str]
-    open: Callable[[], Annotations]
+    annotation_files: list[str]
+    read_annotations: Callable[[], Annotations]
     layout: str
     licence: str
     choice: str
@@ -108,14 +108,14 @@ class Listing:
 
     @functools.cached_property
     def version(self) -> str:
-        return self.tree.version(self.pictures + self.annotations)
+        return self.tree.version(self.pictures + self.annotation_files)
 
     def error(self, faults: list[str]) -> TreeError:
         return TreeError(self.tree.root, faults, self.layout)
 
-    def opened(self) -> Annotations:
-        """Return `open()`; raise TreeError where the annotations have faults as a whole."""
-        annotations = self.open()
+    def annotations(self) -> Annotations:
+        """Read the annotations. Raises TreeError where they have faults as a whole."""
+        annotations = self.read_annotations()
         if annotations.faults:
             raise self.error(annotations.faults)
         return annotations
@@ -174,7 +174,7 @@ def _read_into(cache: Cache, listing: Listing, size: int, rows: range, workers: 
         return cache.exists() and not len(cache.missing(rows))
 
     def fill() -> None:
-        annotations = listing.opened()
+        annotations = listing.annotations()
         if not cache.exists():
             cache.create(len(listing.pictures), _arrays(annotations, size))
         arrays = cache.open_arrays()
@@ -227,7 +227,7 @@ def check(listings: list[Listing], workers: int | None = None) -> list[str]:
     """Return every fault of a tree, after reading all of it."""
     faults = [fault for listing in listings for fault in listing.faults]
     for listing in listings:
-        annotations = listing.open()
+        annotations = listing.read_annotations()
         faults += annotations.faults
 
         def fault(row: int, listing=listing, annotations=annotations) -> str | None:

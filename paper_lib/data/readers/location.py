@@ -7,7 +7,7 @@ from pathlib import Path
 from paper_lib.data.readers import clevr, clevr_with_masks, coco, shapestacks
 
 CONFIG = Path(__file__).resolve().parents[3] / "data.toml"
-LAYOUTS = {
+LAYOUTS = {  # how each data set's files should lie
     "clevr_mirror": clevr.MIRROR_LAYOUT,
     "clevr": clevr.CLEVR_LAYOUT,
     "clevr_with_masks": clevr_with_masks.LAYOUT,
@@ -40,14 +40,9 @@ def find(name: str, argument: str | os.PathLike | None = None) -> Path | None:
     return _existing(folder, f"[files] {name} in {CONFIG}", name)
 
 
-def layout(name: str) -> str:
-    """Return how a data set's files should lie."""
-    return LAYOUTS.get(name, "")
-
-
 def _existing(folder: Path, setting: str, name: str) -> Path:
     if not folder.is_dir():
-        raise ValueError(f"{setting} names {folder}, which is not a folder.\n{layout(name)}")
+        raise ValueError(f"{setting} names {folder}, which is not a folder.\n{LAYOUTS[name]}")
     return folder
 
 

@@ -15,7 +15,7 @@ PICTURE = re.compile(r"[^.].*\.(png|jpe?g)", re.IGNORECASE)
 
 
 class Fault(Exception):
-    """What is wrong with one file; the message begins with its path."""
+    """Something is wrong with one file; the message begins with its path."""
 
 
 class TreeError(ValueError):
@@ -30,7 +30,7 @@ class TreeError(ValueError):
 
 
 class Tree:
-    """A listing of the folder `root`. Paths are strings, relative to it.
+    """A tree lists what the folder `root` holds. Paths are strings, relative to it.
 
     sizes   path -> size in bytes, of all that was listed
     faults  what is missing
