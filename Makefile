@@ -28,7 +28,7 @@ figures: setup
 
 test: setup
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check paper_lib tests
+	$(BIN)/ruff format --check paper_lib bench tests
 	$(BIN)/python -m pytest tests
 	# the notebooks write their figures and tables elsewhere, so that a check leaves the tree as it is
 	OUT=$$(mktemp -d) && PAPER_FIGURES=$$OUT PAPER_TABLES=$$OUT $(BIN)/python -m pytest --nbval --nbval-current-env notebooks; status=$$?; rm -rf $$OUT; exit $$status

@@ -1,6 +1,8 @@
-"""Training a dVAE by itself, to be frozen under every variant and seed that shares it; and the check that says whether it is fit for that.
+"""Training a dVAE by itself, to be frozen under every variant and seed that shares it; and the
+check that says whether it is fit for that.
 
-Without a clip over all parameters the dVAE's training does not depend on the slots at all: SLATE blocks the gradient between them.
+Without a clip over all parameters the dVAE's training does not depend on the slots at all: SLATE
+blocks the gradient between them.
 """
 
 from __future__ import annotations
@@ -13,20 +15,29 @@ from torch import Tensor
 
 from paper_lib.models.dvae import DVAE, gumbel_softmax
 from paper_lib.training.config import DataConfig, TrainingConfig
-from paper_lib.training.loop import Task, to_float
+from paper_lib.training.run import Job, TrainingRun
 from paper_lib.training.schedules import cosine
+from paper_lib.training.task import Task, to_float, to_uint8
 
 
-@dataclass(frozen=True)
-class DVAERun:
-    """A dVAE, its data, its training, and the check: at least `min_codes` codes in use on the validation images, and an error of the
-    decoded most likely tokens of at most `max_mse_fraction` of the mean image's (a collapsed dVAE shows one to three codes and exceeds 1)."""
+@dataclass(frozen=True, kw_only=True)
+class DVAERunConfig(TrainingRun):
+    """A dVAE, its data, its training, and the check that it has to pass.
+
+    vocab_size                    codes of the vocabulary
+    tau_start, tau_final          temperature of the relaxed sample, at the start and in the end,
+    tau_steps                     along a cosine over so many steps
+    eval_images, sample_images    validation images that are scored, and kept as pictures
+    min_codes                     a healthy dVAE uses so many codes on the validation images, and
+    max_mse_fraction              its most likely tokens decode with an error of at most this
+                                  fraction of the mean image's (a collapsed one shows one to three
+                                  codes and exceeds 1)
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(lr=3e-4))
     seed: int = 0
     vocab_size: int = 1024
-    lr: float = 3e-4
     tau_start: float = 1.0
     tau_final: float = 0.1
     tau_steps: int = 30_000
@@ -37,36 +48,39 @@ class DVAERun:
 
     kind = "dvae"
 
+    def task(self, splits: dict, job: Job) -> DVAETask:
+        return DVAETask(self, splits["train"], splits["validation"])
+
     def faults(self, final: dict) -> list[str]:
-        """Why a dVAE with these final metrics should not be built on; empty if it is healthy."""
+        """Say why a dVAE with these final metrics should not be built on; [] if it is healthy."""
         if "codes_used" not in final:
             return ["its training diverged before the first evaluation"]
         faults = []
         if final["codes_used"] < self.min_codes:
             faults.append(
-                f"{final['codes_used']:.0f} of {self.vocab_size} codes in use, fewer than {self.min_codes}"
+                f"{final['codes_used']:.0f} of {self.vocab_size} codes in use, fewer than "
+                f"{self.min_codes}"
             )
         # written so that an error that is not a number fails, too
         if not final["val_mse"] <= self.max_mse_fraction * final["mean_image_mse"]:
             faults.append(
-                f"MSE {final['val_mse']:.1f} exceeds {self.max_mse_fraction} of the mean image's {final['mean_image_mse']:.1f}"
+                f"MSE {final['val_mse']:.1f} exceeds {self.max_mse_fraction} of the mean image's "
+                f"{final['mean_image_mse']:.1f}"
             )
         return faults
 
 
 class DVAETask(Task):
-    """See `loop.Task`. The loss is SLATE's: squared error summed over pixels and channels, mean over images."""
+    """The loss is SLATE's: squared error summed over pixels and channels, mean over images."""
 
     monitor = "val_mse"
 
-    def __init__(
-        self, config: DVAERun, train, validation, test=None
-    ):  # every task is given three splits; this one is judged on the second alone
+    def __init__(self, config: DVAERunConfig, train, validation):
         self.config = config
         self.model = DVAE(config.vocab_size)
-        self.groups = [
-            {"params": list(self.model.parameters()), "lr": config.lr, "warmup": False, "log": "lr"}
-        ]
+        parameters = list(self.model.parameters())
+        lr = config.training.lr
+        self.groups = [{"params": parameters, "lr": lr, "warmup": False, "log": "lr"}]
         self.watched = {}
         self.images = train.images
         self.validation = to_float(validation.images[: config.eval_images])
@@ -81,46 +95,41 @@ class DVAETask(Task):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        device = next(self.model.parameters()).device
+        """Score the decoded most likely tokens of validation images, and count the codes in use."""
         squared_error, tokens = 0.0, []
         for image in self.validation.split(128):
-            image = image.to(device)
+            image = image.to(self.device)
             one_hot, most_likely = hard_tokens(self.model, image)
-            squared_error += (image - self.model.decoder(one_hot).clamp(0, 1)).square().sum().item()
+            recon = self.model.decoder(one_hot).clamp(0, 1)
+            squared_error += (image - recon).square().sum().item()
             tokens.append(most_likely)
+        count = len(self.validation)
+        mean_image_error = (self.validation - self.mean_image).square().sum().item()
         return {
-            "val_mse": squared_error / len(self.validation),
-            "mean_image_mse": (self.validation - self.mean_image).square().sum().item()
-            / len(self.validation),
+            "val_mse": squared_error / count,
+            "mean_image_mse": mean_image_error / count,
             **code_usage(torch.cat(tokens), self.config.vocab_size),
         }
 
     @torch.no_grad()
     def samples(self) -> dict[str, np.ndarray]:
-        """The first validation images and their reconstructions through the most likely tokens, uint8 (n, H, W, 3)."""
+        """Return the first validation images and their reconstructions through the most likely
+        tokens, uint8 (n, H, W, 3)."""
         image = self.validation[: self.config.sample_images]
-        recon = self.model.decoder(
-            hard_tokens(self.model, image.to(next(self.model.parameters()).device))[0]
-        )
-        return {"image": to_uint8(image), "reconstruction": to_uint8(recon)}
+        one_hot, _ = hard_tokens(self.model, image.to(self.device))
+        return {"image": to_uint8(image), "reconstruction": to_uint8(self.model.decoder(one_hot))}
 
 
 def hard_tokens(dvae: DVAE, image: Tensor) -> tuple[Tensor, Tensor]:
-    """image (B, 3, H, W) -> most likely tokens, one-hot (B, vocab, h, w) and as indices (B, h, w)."""
+    """Return the most likely tokens of an image (B, 3, H, W), one-hot (B, vocab, h, w) and as
+    indices (B, h, w)."""
     logits = dvae.encoder(image)
     tokens = logits.argmax(1)
     return torch.zeros_like(logits).scatter_(1, tokens[:, None], 1.0), tokens
 
 
 def code_usage(tokens: Tensor, vocab_size: int) -> dict[str, float]:
-    """How many codes occur among `tokens`, and the perplexity of their distribution."""
+    """Count the codes that occur among tokens, and take the perplexity of their distribution."""
     p = torch.bincount(tokens.flatten(), minlength=vocab_size).double() / tokens.numel()
-    return {
-        "codes_used": int((p > 0).sum()),
-        "perplexity": torch.special.entr(p).sum().exp().item(),
-    }
-
-
-def to_uint8(image: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [0, 1] -> (B, H, W, 3) uint8."""
-    return (image.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    perplexity = torch.special.entr(p).sum().exp().item()
+    return {"codes_used": int((p > 0).sum()), "perplexity": perplexity}
