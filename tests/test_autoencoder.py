@@ -15,8 +15,8 @@ from paper_lib.fixed_point import Iteration, Unrolled
 from paper_lib.metrics import foreground_ari, grid_segments, mean_iou, random_segments, segments
 from paper_lib.models import AutoencoderConfig, SlotAttentionAutoEncoder
 from paper_lib.models.encoder import ConvEncoder, PositionEmbedding
-from paper_lib.paper import experiments
-from paper_lib.training.autoencoder import AutoencoderRun, AutoencoderTask
+from paper_lib.paper import parameters
+from paper_lib.training.autoencoder import AutoencoderRunConfig, AutoencoderTask
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.loop import to_float, train
 from paper_lib.training.slots import slot_noise
@@ -35,7 +35,7 @@ SMALL = AutoencoderConfig(
     decoder_strides=(2, 2, 1),
     variant="IN",
 )
-RUN = AutoencoderRun(
+RUN = AutoencoderRunConfig(
     SMALL,
     DataConfig(size=16, num_scenes=60, min_objects=3, max_objects=4, samples_per_pixel=4),
     TrainingConfig(
@@ -485,7 +485,7 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(scenes, choice, tmp_path):
 
 
 def test_a_run(elsewhere):
-    setting = experiments.setting("smoke", if_missing="train")
+    setting = parameters.check("smoke", if_missing="train")
     run = runs.get(RUN, setting)
     assert (
         run.folder.name.startswith("autoencoder-IN-seed0-") and run.summary["status"] == "finished"
@@ -534,7 +534,7 @@ def test_clevr_has_no_mirror(monkeypatch):
         "load",
         lambda name, split, size, **settings: seen.update(settings, name=name, size=size),
     )
-    AutoencoderRun().data.load("train")
+    AutoencoderRunConfig().data.load("train")
     assert (seen["name"], seen["size"], seen["mirror"], seen["max_objects"]) == (
         "clevr",
         128,
@@ -552,7 +552,7 @@ def test_the_defaults_are_the_papers():
     )
     training = TrainingConfig(500_000, 64, 10_000, None, None, 100, 5_000, 100_000)
     scenes = DataConfig("clevr", 128, 100_000, max_objects=6, crop=True)
-    assert AutoencoderRun() == AutoencoderRun(
+    assert AutoencoderRunConfig() == AutoencoderRunConfig(
         AutoencoderConfig(),
         scenes,
         training,
@@ -567,4 +567,4 @@ def test_the_defaults_are_the_papers():
         (1, 2, 5, 7, 11),
         None,
     )
-    assert runs.run_id(AutoencoderRun()) == "autoencoder-IN-seed0-7b39778d72"
+    assert runs.run_id(AutoencoderRunConfig()) == "autoencoder-IN-seed0-7b39778d72"

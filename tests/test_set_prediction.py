@@ -16,11 +16,11 @@ from paper_lib.fixed_point import Iteration, Unrolled
 from paper_lib.metrics import average_precision
 from paper_lib.metrics.set_matching import ATTRIBUTES, SCENE_UNITS
 from paper_lib.models import SetPredictionConfig, SetPredictor
-from paper_lib.paper import experiments
+from paper_lib.paper import parameters
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.loop import to_float, train
 from paper_lib.training.set_prediction import (
-    SetPredictionRun,
+    SetPredictionRunConfig,
     SetPredictionTask,
     average_object,
     scores,
@@ -40,7 +40,7 @@ SMALL = SetPredictionConfig(
     classifier_hidden_size=11,
     variant="IN",
 )
-RUN = SetPredictionRun(
+RUN = SetPredictionRunConfig(
     SMALL,
     DataConfig(size=16, num_scenes=60, min_objects=3, max_objects=4, samples_per_pixel=4),
     TrainingConfig(
@@ -418,7 +418,7 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(scenes, choice, tmp_path):
 
 
 def test_a_run(elsewhere):
-    setting = experiments.setting("smoke", if_missing="train")
+    setting = parameters.check("smoke", if_missing="train")
     run = runs.get(RUN, setting)
     assert (
         run.folder.name.startswith("set_prediction-IN-seed0-")
@@ -452,7 +452,7 @@ def test_the_defaults_are_the_papers():
     )
     training = TrainingConfig(150_000, 512, 1_000, None, None, 100, 2_500, 50_000)
     data = DataConfig("clevr", 128, 100_000)
-    assert SetPredictionRun() == SetPredictionRun(
+    assert SetPredictionRunConfig() == SetPredictionRunConfig(
         SetPredictionConfig(),
         data,
         training,
@@ -466,4 +466,4 @@ def test_the_defaults_are_the_papers():
         (12, 16),
         (1, 2, 5, 7, 11),
     )
-    assert runs.run_id(SetPredictionRun()) == "set_prediction-IN-seed0-4744899ee3"
+    assert runs.run_id(SetPredictionRunConfig()) == "set_prediction-IN-seed0-4744899ee3"

@@ -41,6 +41,7 @@ class ComplexityRunConfig:
     training_step: SLATEConfig | None = None
 
     kind = "complexity"
+    method = None
     alone = True
 
     def needs(self) -> list:

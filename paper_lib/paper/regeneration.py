@@ -39,6 +39,10 @@ class RegenerationRunConfig:
         return self.slate.seed
 
     @property
+    def method(self) -> str:
+        return self.slate.method
+
+    @property
     def model(self):
         return self.slate.model
 

@@ -47,10 +47,8 @@ def run_id(config) -> str:
     """Return an id such as slate-IN-seed0-1f2e3d4c5b: words for people, a hash to be unique."""
     text = json.dumps(identity(config), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-    names = [config.kind]
-    if hasattr(config, "model"):
-        names.append(config.model.method)
-    return "-".join([*names, f"seed{config.seed}", digest])
+    words = [config.kind, config.method, f"seed{config.seed}", digest]
+    return "-".join(word for word in words if word)
 
 
 def described(config) -> Any:

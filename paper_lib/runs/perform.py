@@ -21,15 +21,16 @@ from paper_lib.training import parallel
 class RunConfig(Protocol):
     """A kind of run. To the engine it is this and no more.
 
-    Configs are frozen dataclasses, as `identity` reads their fields; one with a `model` has its
-    `method` in its id.
+    Configs are frozen dataclasses, as `identity` reads their fields.
 
-    kind   the first word of its ids
-    seed   the number that names its random draws
-    alone  whether it needs the machine to itself, as what is timed does
+    kind    the first word of its ids
+    method  the second, such as IN; or None
+    seed    the number that names its random draws
+    alone   whether it needs the machine to itself, as what is timed does
     """
 
     kind: str
+    method: str | None
     seed: int
     alone: bool
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from paper_lib.models import pair_name
 from paper_lib.system.files import whole
 from paper_lib.system.memory import peak_memory
 from paper_lib.training import parallel
@@ -42,6 +43,11 @@ class TrainingRun:
 
     kind: ClassVar[str]
     alone: ClassVar[bool] = False
+
+    @property
+    def method(self) -> str | None:
+        """The solver and the adjoint of its model, in a word; None for a model without slots."""
+        return pair_name(self.model)
 
     def needs(self) -> list:
         """Return the configs of the runs that this one builds on."""

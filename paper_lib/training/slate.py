@@ -69,7 +69,7 @@ class SLATERunConfig(TrainingRun):
 
 
 class SLATETask(Task):
-    """The loss is the cross entropy of the tokens; with a dVAE of its own, plus that one's error."""
+    """The loss is the cross entropy of the tokens, plus the error of a jointly trained dVAE."""
 
     monitor = "val_cross_entropy"
 

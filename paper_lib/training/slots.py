@@ -1,4 +1,4 @@
-"""What every task with slots does to them: draw them, measure the cell, keep it, vary both later."""
+"""What every task with slots does: draw them, measure the cell, keep it, vary both at test time."""
 
 from __future__ import annotations
 
