@@ -18,7 +18,7 @@ from bench.timing import alternate, compare
 from paper_lib.models import SLATE, SLATEConfig
 from paper_lib.system.machine import bfloat16_gain
 from paper_lib.system.memory import keep_freed_memory
-from paper_lib.training.loop import clip_gradients
+from paper_lib.training.optimisation import clip_gradients
 
 SMALL = SLATEConfig(
     image_size=32, vocab_size=256, d_model=64, slot_size=64, mlp_hidden_size=64, num_slots=7

@@ -18,8 +18,9 @@ from paper_lib.models.encoder import ConvEncoder, PositionEmbedding
 from paper_lib.paper import parameters
 from paper_lib.training.autoencoder import AutoencoderRunConfig, AutoencoderTask
 from paper_lib.training.config import DataConfig, TrainingConfig
-from paper_lib.training.loop import to_float, train
+from paper_lib.training.loop import train
 from paper_lib.training.slots import slot_noise
+from paper_lib.training.task import to_float
 
 # sizes that differ wherever they may, so that none can stand in for another
 SMALL = AutoencoderConfig(

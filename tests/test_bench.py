@@ -163,7 +163,7 @@ def test_products_in_place_are_counted():
     q, k, v = (torch.rand(1, 2, 16, 8, requires_grad=True) for _ in range(3))
     attention = lambda image: training_step.Step(
         lambda: causal_attention(q, k, v, 0.1).sum(), torch.optim.Adam([q]), None
-    )  # noqa: E731
+    )
     assert training_step.flops(attention, torch.rand(1, 1)) == 6 * (2 * 2 * 16 * 16 * 8)
 
 

@@ -18,7 +18,7 @@ from paper_lib.metrics.set_matching import ATTRIBUTES, SCENE_UNITS
 from paper_lib.models import SetPredictionConfig, SetPredictor
 from paper_lib.paper import parameters
 from paper_lib.training.config import DataConfig, TrainingConfig
-from paper_lib.training.loop import to_float, train
+from paper_lib.training.loop import train
 from paper_lib.training.set_prediction import (
     SetPredictionRunConfig,
     SetPredictionTask,
@@ -27,6 +27,7 @@ from paper_lib.training.set_prediction import (
     targets,
 )
 from paper_lib.training.slots import slot_noise
+from paper_lib.training.task import to_float
 
 # sizes that differ wherever they may, so that none can stand in for another
 SMALL = SetPredictionConfig(

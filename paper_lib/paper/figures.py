@@ -249,7 +249,7 @@ def runs_of(notebook: str, given: Parameters) -> list:
     """Return every run that a notebook shows, those that others build on first, each once."""
     if notebook not in NOTEBOOKS:
         raise ValueError(f"unknown notebook {notebook!r}: choose from {', '.join(NOTEBOOKS)}")
-    return with_needs(list(_configs(NOTEBOOKS[notebook](given))))
+    return with_needs(list(every_config(NOTEBOOKS[notebook](given))))
 
 
 def all_runs(given: Parameters) -> list:
@@ -257,10 +257,10 @@ def all_runs(given: Parameters) -> list:
     return with_needs([run for notebook in NOTEBOOKS for run in runs_of(notebook, given)])
 
 
-def _configs(groups: dict) -> Iterable:
+def every_config(groups: dict) -> Iterable:
     """Walk the configs of a figure, whose groups may be grouped themselves."""
     for group in groups.values():
         if isinstance(group, dict):
-            yield from _configs(group)
+            yield from every_config(group)
         else:
             yield from group

@@ -14,7 +14,7 @@ from paper_lib.models import AutoencoderConfig, SetPredictionConfig, SLATEConfig
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.overrides import dotted, override
 from paper_lib.training.autoencoder import AutoencoderRunConfig
-from paper_lib.training.config import DataConfig, TrainingConfig
+from paper_lib.training.config import ARITHMETIC, DataConfig, TrainingConfig
 from paper_lib.training.dvae import DVAERunConfig
 from paper_lib.training.set_prediction import SetPredictionRunConfig
 from paper_lib.training.slate import SLATERunConfig
@@ -165,7 +165,7 @@ _SLATE = {
 
 def dvae(given) -> DVAERunConfig | None:
     """Return the dVAE that all runs of a profile share, frozen; None where each trains its own."""
-    return _DVAE[given.profile]
+    return _slate(given).dvae
 
 
 def slate(given, variant: str, seed: int, steps: int | None = None, **changes) -> SLATERunConfig:
@@ -176,14 +176,31 @@ def slate(given, variant: str, seed: int, steps: int | None = None, **changes) -
     yields to an override; `changes` do not. Raises ValueError for an override of what a figure
     compares.
     """
-    config = _SLATE[given.profile]
+    config = _slate(given)
     if config.dvae:  # its data and vocabulary are the model's
-        for path, value in (dotted(changes) | given.overrides).items():
-            if path.startswith("data.") or path == "model.vocab_size":
-                config = override(config, {f"dvae.{path.removeprefix('model.')}": value})
+        config = override(config, _of_dvae(dotted(changes)))
+        if overrides := _of_dvae(given.overrides):
+            config = override(config, overrides | {"dvae.training.arithmetic": ARITHMETIC})
     if steps:
         config = override(config, {"training.steps": steps})
     return _changed(config, given, variant, seed, changes)
+
+
+def _slate(given) -> SLATERunConfig:
+    """Return a profile's SLATE; where nothing is committed it is what this code computes."""
+    config = _SLATE[given.profile]
+    if config.dvae and given.profile not in COMMITTED:
+        config = override(config, {"dvae.training.arithmetic": ARITHMETIC})
+    return config
+
+
+def _of_dvae(changes: dict) -> dict:
+    """Return those of a SLATE's changes that its frozen dVAE follows, as changes of that dVAE."""
+    followed = {}
+    for path, value in changes.items():
+        if path.startswith("data.") or path == "model.vocab_size":
+            followed[f"dvae.{path.removeprefix('model.')}"] = value
+    return followed
 
 
 def with_tricks(given, variant: str, seed: int, **changes) -> SLATERunConfig:
@@ -439,4 +456,6 @@ def _changed(config, given, variant: str, seed: int, changes: dict):
             "make its runs one and the same"
         )
     named = {"model.variant": variant, "seed": seed}
+    if given.overrides or given.profile not in COMMITTED:  # it is this code that computes the run
+        named["training.arithmetic"] = ARITHMETIC
     return override(config, named | changes | given.overrides)
