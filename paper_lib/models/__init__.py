@@ -15,3 +15,8 @@ __all__ = [
     "DVAE", "SLATE", "VARIANTS", "AutoencoderConfig", "AutoencoderOutput", "SLATEConfig", "SLATEOutput", "SetPredictionConfig", "SetPredictionOutput",
     "SetPredictor", "SlotAttention", "SlotAttentionAutoEncoder", "SlotEncoder", "SlotOutput", "variant",
 ]  # fmt: skip
+
+
+def pair_name(config) -> str:
+    """Return what people call the solver and the adjoint of a model's config, such as "IN"."""
+    return config.variant
