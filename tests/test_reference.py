@@ -110,7 +110,7 @@ def test_spectral_norm_and_radius_of_the_cell():
     slate_model, tokens = model(), slate["tokens"].flatten(1)
     with torch.no_grad():
         slots = slate_model.infer_slots(tokens, slate["slot_noise"]).slots
-        cell = slate_model.slot_cell(tokens)
+        cell = slate_model.slot_attn.cell(slate_model.embed(tokens)[:, 1:])
     cell_slots = lambda z: cell(z)[0]  # noqa: E731
     close(spectral_norm(cell_slots, slots), slate["jacobian_spectral_norm"])
     close(spectral_radius(cell_slots, slots), slate["jacobian_spectral_radius"])
