@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from dataclasses import dataclass, replace
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from paper_lib.models import SLATE, SLATEConfig, SlotAttention, variant
+from paper_lib.system.memory import peak_memory  # noqa: F401
 from paper_lib.system.progress import bar
 
 
@@ -94,15 +93,6 @@ def saved_bytes(forward) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         forward()
     return sum(storages.values())
-
-
-def peak_memory(device: str = "cpu") -> int:
-    """Bytes: the process's largest resident set so far, or on a GPU the allocator's peak."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )  # bytes on macOS, KiB elsewhere
 
 
 def _build(c: ComplexityRun, name: str, n: int, device: str):
