@@ -33,8 +33,8 @@ PROFILES = {
 SCALES = {
     "cpu flagship": "64x64, 3 or 4 objects seen from close by, on a frozen dVAE, in bfloat16; not "
     "the paper's smaller and more numerous objects and 250,000 steps",
-    "cpu sweep": "32x32, 3 or 4 objects seen from close by, on a frozen dVAE; not the paper's 64x64 "
-    "and 250,000 steps",
+    "cpu sweep": "32x32, 3 or 4 objects seen from close by, on a frozen dVAE; not the paper's "
+    "64x64 and 250,000 steps",
 }
 # The same for Locatello et al.'s models, which have no dVAE.
 LOCATELLO_SCALES = {
