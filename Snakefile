@@ -1,40 +1,44 @@
-# Runs what is missing: runs, then notebooks. `make figures` calls it through paper_lib/batch.py; by itself:
+# Performs what is missing: runs, then notebooks. `make figures` calls it through
+# paper_lib/paper/batch.py; by itself:
 #
 #     snakemake --cores 2 --config profile=quick only= device=cpu
 #
-# What a run or a notebook needs is data in paper_lib/experiments.py.
+# What a notebook shows is data in paper_lib/paper/figures.py.
 
 from pathlib import Path
 
-from paper_lib.paper import experiments, plots
-from paper_lib import runs
+from paper_lib.paper import figures, parameters
+from paper_lib.runs import results_root, run_id
 
 PROFILE = config.get("profile", "quick")
 DEVICE = config.get("device", "cpu")
-SETTING = experiments.setting(PROFILE)  # without the device: a login node has none, and every job looks for itself
-ONLY = [name for name in str(config.get("only", "")).split(",") if name] or list(experiments.NOTEBOOKS)
-RUNS = str(runs.results_root() / PROFILE / "runs")
-EXECUTED = str(runs.results_root() / PROFILE / "notebooks")
-CONFIGS = {runs.run_id(c): c for name in ONLY for c in experiments.runs_of(name, SETTING)}
-TIMED = [run_id for run_id, c in CONFIGS.items() if c.kind == "complexity"]
+# checked without the device: a login node has none, and every job looks for itself
+GIVEN = parameters.check(PROFILE)
+ONLY = [name for name in str(config.get("only", "")).split(",") if name] or list(figures.NOTEBOOKS)
+RUNS = str(results_root() / PROFILE / "runs")
+EXECUTED = str(results_root() / PROFILE / "notebooks")
+CONFIGS = {run_id(c): c for name in ONLY for c in figures.runs_of(name, GIVEN)}
+ALONE = [name for name, c in CONFIGS.items() if c.alone]
 
 
-def folder(config):
-    return f"{RUNS}/{runs.run_id(config)}"
+def summary(config):
+    return f"{RUNS}/{run_id(config)}/summary.json"
 
 
 def needed_by_run(wildcards):
-    """The runs that it builds on. `ancient`: once they are there, their dates decide nothing (a clone gives every file a new one)."""
-    return [ancient(f"{folder(c)}/summary.json") for c in experiments.needs(CONFIGS[wildcards.run_id])]
+    """The runs that it builds on. `ancient`: once they are there, their dates decide nothing (a
+    clone gives every file a new one)."""
+    return [ancient(summary(c)) for c in CONFIGS[wildcards.run_id].needs()]
 
 
 def needed_by_notebook(wildcards):
-    return [f"{folder(c)}/summary.json" for c in experiments.runs_of(wildcards.notebook, SETTING)]
+    return [summary(c) for c in figures.runs_of(wildcards.notebook, GIVEN)]
 
 
 rule all:
     input:
-        # the runs, too: by itself Snakemake does not miss a deleted run as long as the notebook that shows it is there
+        # the runs, too: by itself Snakemake does not miss a deleted run as long as the notebook
+        # that shows it is there
         expand(f"{RUNS}/{{run_id}}/summary.json", run_id=CONFIGS),
         expand(f"{EXECUTED}/{{notebook}}.ipynb", notebook=ONLY),
 
@@ -45,14 +49,14 @@ rule run:
     output:
         RUNS + "/{run_id}/summary.json",
     wildcard_constraints:
-        run_id="|".join(run_id for run_id in CONFIGS if run_id not in TIMED) or "none",
+        run_id="|".join(name for name in CONFIGS if name not in ALONE) or "none",
     shell:
         "OMP_NUM_THREADS=1 python -m paper_lib.runs {PROFILE} {wildcards.run_id} --device {DEVICE}"
 
 
 use rule run as timing with:
     wildcard_constraints:
-        run_id="|".join(TIMED) or "none",
+        run_id="|".join(ALONE) or "none",
     threads: 10**6  # what is timed has the machine to itself
 
 
@@ -60,9 +64,12 @@ rule notebook:
     input:
         runs=needed_by_notebook,
         notebook="notebooks/{notebook}.ipynb",
-        library=[str(path) for path in Path("paper_lib").rglob("*.py")],  # a changed plot is drawn again; a run is never trained again for it
+        # a changed plot is drawn again; a run is never trained again for it
+        library=[str(path) for path in Path("paper_lib").rglob("*.py")],
     output:
         EXECUTED + "/{notebook}.ipynb",
     shell:
-        "OMP_NUM_THREADS=1 papermill {input.notebook} {output} --log-level WARNING --no-progress-bar"
-        " -p profile {PROFILE} -p device {DEVICE} -p if_missing train 2> >(grep -v IPKernelApp >&2)"  # the kernel warns that it talks over TCP
+        "OMP_NUM_THREADS=1 papermill {input.notebook} {output}"
+        " --log-level WARNING --no-progress-bar"
+        " -p profile {PROFILE} -p device {DEVICE} -p if_missing train"
+        " 2> >(grep -v IPKernelApp >&2)"  # the kernel warns that it talks over TCP

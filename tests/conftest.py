@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from paper_lib import runs
-from paper_lib.paper import experiments
+from paper_lib.paper import figures, parameters, profiles
 
 
 def places(root, data=None):
@@ -47,12 +47,12 @@ def elsewhere(root, tmp_path, monkeypatch):
 def smoke(root):
     """The smoke profile's runs, trained: setting, dvae, vanilla, IN, complexity."""
     with settled(root):
-        setting = experiments.setting("smoke", if_missing="train")
-        found = runs.get_all(experiments.vanilla_and_implicit(setting), setting)
-        measured = runs.get(experiments.complexity(setting), setting)
+        setting = parameters.check("smoke", if_missing="train")
+        found = runs.get_all(figures.vanilla_and_implicit(setting), setting)
+        measured = runs.get(profiles.complexity(setting), setting)
         return SimpleNamespace(
             setting=setting,
-            dvae=runs.get(experiments.dvae(setting), setting),
+            dvae=runs.get(profiles.dvae(setting), setting),
             vanilla=found["vanilla"][0],
             IN=found["IN"][0],
             complexity=measured,

@@ -13,13 +13,14 @@ from paper_lib import data, runs
 from paper_lib.data import Dataset
 from paper_lib.fixed_point import Iteration, Unrolled
 from paper_lib.metrics import foreground_ari, grid_segments, mean_iou, random_segments, segments
-from paper_lib.models import AutoencoderConfig, SlotAttentionAutoEncoder
-from paper_lib.models.encoder import ConvEncoder, PositionEmbedding
-from paper_lib.paper import experiments
-from paper_lib.training.autoencoder import AutoencoderRun, AutoencoderTask
+from paper_lib.models import AutoencoderConfig, SlotAttentionAutoEncoder, variant
+from paper_lib.models.conv_encoder import ConvEncoder, PositionEmbedding
+from paper_lib.paper import parameters
+from paper_lib.training.autoencoder import AutoencoderRunConfig, AutoencoderTask
 from paper_lib.training.config import DataConfig, TrainingConfig
-from paper_lib.training.loop import to_float, train
+from paper_lib.training.loop import train
 from paper_lib.training.slots import slot_noise
+from paper_lib.training.task import to_float
 
 # sizes that differ wherever they may, so that none can stand in for another
 SMALL = AutoencoderConfig(
@@ -35,7 +36,7 @@ SMALL = AutoencoderConfig(
     decoder_strides=(2, 2, 1),
     variant="IN",
 )
-RUN = AutoencoderRun(
+RUN = AutoencoderRunConfig(
     SMALL,
     DataConfig(size=16, num_scenes=60, min_objects=3, max_objects=4, samples_per_pixel=4),
     TrainingConfig(
@@ -292,19 +293,16 @@ def test_vanilla_and_implicit_differ_in_their_gradients_alone(n):
 @pytest.mark.parametrize("choice", ["vanilla", "IN", "BB", "AN"])
 def test_more_iterations_and_slots_at_test_time(choice):
     model, longer = autoencoder(variant=choice), autoencoder(variant=choice, num_iterations=6)
+    (six, _), (three, _) = variant(choice, 6), variant(choice, 3)
     with torch.no_grad():
-        out, usual = (
-            model(images(), noise(slots=5), num_iterations=6),
-            model(images(), noise(slots=5)),
-        )
+        out, usual = model(images(), noise(slots=5), six), model(images(), noise(slots=5))
         torch.testing.assert_close(
             out.reconstruction, longer(images(), noise(slots=5)).reconstruction
         )
         assert out.masks.shape == (2, 5, 16, 16) and out.attn.shape == (2, 64, 5)
         assert not torch.equal(out.slots, usual.slots)
-        assert torch.equal(usual.slots, model(images(), noise(slots=5), num_iterations=3).slots), (
-            "the model is as it was"
-        )
+        again = model(images(), noise(slots=5), three)
+        assert torch.equal(usual.slots, again.slots), "the model is as it was"
 
 
 def test_slot_noise_is_drawn_afresh_and_can_be_given():
@@ -485,7 +483,7 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(scenes, choice, tmp_path):
 
 
 def test_a_run(elsewhere):
-    setting = experiments.setting("smoke", if_missing="train")
+    setting = parameters.check("smoke", if_missing="train")
     run = runs.get(RUN, setting)
     assert (
         run.folder.name.startswith("autoencoder-IN-seed0-") and run.summary["status"] == "finished"
@@ -534,7 +532,7 @@ def test_clevr_has_no_mirror(monkeypatch):
         "load",
         lambda name, split, size, **settings: seen.update(settings, name=name, size=size),
     )
-    AutoencoderRun().data.load("train")
+    AutoencoderRunConfig().data.load("train")
     assert (seen["name"], seen["size"], seen["mirror"], seen["max_objects"]) == (
         "clevr",
         128,
@@ -552,7 +550,7 @@ def test_the_defaults_are_the_papers():
     )
     training = TrainingConfig(500_000, 64, 10_000, None, None, 100, 5_000, 100_000)
     scenes = DataConfig("clevr", 128, 100_000, max_objects=6, crop=True)
-    assert AutoencoderRun() == AutoencoderRun(
+    assert AutoencoderRunConfig() == AutoencoderRunConfig(
         AutoencoderConfig(),
         scenes,
         training,
@@ -567,4 +565,4 @@ def test_the_defaults_are_the_papers():
         (1, 2, 5, 7, 11),
         None,
     )
-    assert runs.run_id(AutoencoderRun()) == "autoencoder-IN-seed0-7b39778d72"
+    assert runs.run_id(AutoencoderRunConfig()) == "autoencoder-IN-seed0-7b39778d72"

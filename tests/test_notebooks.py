@@ -12,7 +12,7 @@ import nbformat
 import papermill
 import pytest
 
-from paper_lib.paper import batch, experiments
+from paper_lib.paper import batch, figures
 from paper_lib.runs import ROOT
 
 # figures and tables of each notebook, by part
@@ -23,7 +23,7 @@ FIGURES = {
     "fig08_segmentation_masks": ["", "training"],
     "data_gallery": ["", "statistics"],
 }
-TABLES = {name: ["", "claims"] for name in experiments.NOTEBOOKS} | {
+TABLES = {name: ["", "claims"] for name in figures.NOTEBOOKS} | {
     "fig02_one_line": [""],
     "fig08_segmentation_masks": ["", "test_time", "spread", "claims"],
     "data_gallery": ["properties", "sources"],
@@ -54,7 +54,7 @@ def shown(notebook):
     return "\n".join(texts)
 
 
-@pytest.mark.parametrize("name", experiments.NOTEBOOKS)
+@pytest.mark.parametrize("name", figures.NOTEBOOKS)
 def test_a_notebook_runs_from_top_to_bottom(smoke, root, tmp_path, name):
     notebook = execute(name, tmp_path, profile="smoke", if_missing="train")
     nbformat.validate(notebook)
@@ -94,7 +94,7 @@ def test_a_notebook_shows_runs_that_diverged(smoke, root, tmp_path, name):
 
 
 def test_every_notebook_is_looked_at():
-    assert set(FIGURES) | set(TABLES) <= set(experiments.NOTEBOOKS)
+    assert set(FIGURES) | set(TABLES) <= set(figures.NOTEBOOKS)
 
 
 def test_a_wrong_parameter_ends_in_our_message(tmp_path):
@@ -176,7 +176,7 @@ def test_slurm_gives_every_run_a_gpu_and_what_is_timed_a_machine(elsewhere):
         for rule in ("run", "timing", "notebook")
     }
     assert [len(resources) for resources in jobs.values()] == [
-        len(experiments.DEFAULT_SEEDS["paper"]),
+        len(profiles.SEEDS["paper"]),
         1,
         2,
     ]

@@ -18,7 +18,7 @@ from torch import nn
 from paper_lib import runs
 from paper_lib.data import Dataset
 from paper_lib.models import DVAE
-from paper_lib.paper import experiments
+from paper_lib.paper import parameters, profiles
 from paper_lib.training import loop, parallel
 from paper_lib.training.autoencoder import AutoencoderTask
 from paper_lib.training.checkpoint import load_tensors, save_tensors
@@ -26,7 +26,7 @@ from paper_lib.training.config import TrainingConfig
 from paper_lib.training.loop import train
 from paper_lib.training.slate import SLATETask
 
-SMOKE = experiments.setting("smoke")
+SMOKE = parameters.check("smoke")
 TRICKS = dict(
     steps=6, batch_size=4, warmup_steps=3, clip=1.0, lr_decay_epochs=1, log_every=1, eval_every=2
 )
@@ -116,11 +116,11 @@ def build(name, variant):
     ]
     torch.manual_seed(0)
     if name == "autoencoder":
-        config = experiments.autoencoder(SMOKE, variant, 0)
+        config = profiles.autoencoder(SMOKE, variant, 0)
         return QuietAutoencoder(
             replace(config, model=replace(config.model, num_slots=3, slot_size=16)), *splits
         )
-    config = experiments.slate(SMOKE, variant, 0)
+    config = profiles.slate(SMOKE, variant, 0)
     if name != "slate":
         config = replace(config, model=replace(config.model, dropout=0.0))
     return {"slate": SLATETask, "quiet": QuietSLATE, "single": SingleQuietSLATE}[name](
@@ -337,7 +337,7 @@ def test_each_process_needs_a_gpu_of_its_own(monkeypatch, device, local_rank, re
 
 def test_torchrun(elsewhere):
     """A run and the dVAE that it needs, from nothing; then once more, where there is nothing left to do."""
-    config = experiments.slate(SMOKE, "IN", 0)
+    config = profiles.slate(SMOKE, "IN", 0)
     command = [
         sys.executable,
         "-m",

@@ -15,15 +15,15 @@ from paper_lib import data, runs
 from paper_lib.metrics import ignorant_scores
 from paper_lib.models import SLATE
 from paper_lib.models.dvae import DVAE
-from paper_lib.paper import experiments, regeneration
-from paper_lib.paper.regeneration import RegenerationRun, measure
+from paper_lib.paper import figures, parameters, regeneration
+from paper_lib.paper.regeneration import RegenerationRunConfig, measure
 from paper_lib.system import memory
 from paper_lib.training import slate
 from paper_lib.training.config import DataConfig
 from paper_lib.training.slate import SLATETask, regenerate
 from paper_lib.training.slots import slot_noise
 
-SMOKE = experiments.setting("smoke", if_missing="train")
+SMOKE = parameters.check("smoke", if_missing="train")
 MASKED = ["mse_foreground", "foreground_ari", "mean_iou", "largest_share"]
 
 
@@ -52,7 +52,7 @@ def colours(monkeypatch):
 
 def scored(smoke, images=None, run=None):
     run = run or smoke.IN
-    return measure(RegenerationRun(run.config, images, "colours"), run.weights)
+    return measure(RegenerationRunConfig(run.config, images, "colours"), run.weights)
 
 
 def model_and_images(run, count):
@@ -283,8 +283,8 @@ def test_distances_are_of_the_slots_images_and_of_the_dvaes(smoke, colours):
 
 
 def test_with_the_real_network(smoke):
-    config = experiments.regeneration(SMOKE)["CLEVR-Mirror", "IN"][0]
-    assert config == RegenerationRun(smoke.IN.config, 2, "efficientnet-lite0")
+    config = figures.regeneration(SMOKE)["CLEVR-Mirror", "IN"][0]
+    assert config == RegenerationRunConfig(smoke.IN.config, 2, "efficientnet-lite0")
     table, final = measure(config, smoke.IN.weights)
     assert len(table) == 2 and final["frechet_dimension"] == 320
     assert (
@@ -349,7 +349,7 @@ def broken_at(monkeypatch, step_of_nan):
 
 
 def test_getting_one_trains_its_slate_first(smoke, elsewhere, colours, monkeypatch):
-    config = RegenerationRun(smoke.IN.config, 4, "colours")
+    config = RegenerationRunConfig(smoke.IN.config, 4, "colours")
     run = runs.get(config, SMOKE)
     folder = elsewhere / "results/smoke/runs"
     assert {path.name for path in folder.iterdir() if path.is_dir()} == {
@@ -376,15 +376,15 @@ def test_getting_one_trains_its_slate_first(smoke, elsewhere, colours, monkeypat
     )
     monkeypatch.setattr(runs, "_perform", None)  # it is loaded from now on
     assert (
-        runs.get(config, experiments.setting("smoke", if_missing="error")).summary == run.summary
+        runs.get(config, parameters.check("smoke", if_missing="error")).summary == run.summary
         and run.samples == {}
     )
 
 
 def test_one_that_nobody_asked_to_make_is_missing(copied, smoke):
-    config = RegenerationRun(smoke.IN.config, 3)  # no notebook asks for this one
+    config = RegenerationRunConfig(smoke.IN.config, 3)  # no notebook asks for this one
     with pytest.raises(runs.MissingRun) as error:
-        runs.get(config, experiments.setting("smoke", if_missing="error"))
+        runs.get(config, parameters.check("smoke", if_missing="error"))
     assert (
         f"python -m paper_lib.runs smoke {runs.run_id(config)}" in str(error.value)
         and not (copied / runs.run_id(config)).exists()
@@ -392,7 +392,7 @@ def test_one_that_nobody_asked_to_make_is_missing(copied, smoke):
 
 
 def test_without_the_weights_it_says_how_to_get_them(copied, smoke, colours):
-    config = RegenerationRun(smoke.IN.config, 4, "colours")
+    config = RegenerationRunConfig(smoke.IN.config, 4, "colours")
     slate = copied / smoke.IN.folder.name
     (slate / "weights.safetensors").unlink()
     with pytest.raises(runs.MissingRun, match="not committed") as error:
@@ -410,7 +410,7 @@ def test_of_a_run_that_diverged(copied, smoke, colours, monkeypatch, step):
     """At once: there is nothing to show. After an evaluation: its last whole weights are scored."""
     shutil.rmtree(copied / smoke.IN.folder.name)
     broken_at(monkeypatch, step)
-    run = runs.get(RegenerationRun(smoke.IN.config, 4, "colours"), SMOKE)
+    run = runs.get(RegenerationRunConfig(smoke.IN.config, 4, "colours"), SMOKE)
     assert run.summary["status"] == "diverged" and run.samples == {}
     if step:
         slate = runs.get(smoke.IN.config, SMOKE)
@@ -426,12 +426,12 @@ def test_of_a_run_that_diverged(copied, smoke, colours, monkeypatch, step):
 
 
 def test_identity(smoke, monkeypatch):
-    config = RegenerationRun(smoke.IN.config)
+    config = RegenerationRunConfig(smoke.IN.config)
     changed = [
         replace(config, images=4),
         replace(config, features="inception"),
         replace(config, slate=replace(smoke.IN.config, seed=1)),
-        RegenerationRun(smoke.vanilla.config),
+        RegenerationRunConfig(smoke.vanilla.config),
     ]
     ids = [runs.run_id(c) for c in (config, *changed)]
     assert (
@@ -440,7 +440,7 @@ def test_identity(smoke, monkeypatch):
         and ids[4].startswith("regeneration-vanilla-seed0-")
     )
     assert (changed[2].seed, changed[2].model) == (1, smoke.IN.config.model)
-    assert RegenerationRun() == RegenerationRun(
+    assert RegenerationRunConfig() == RegenerationRunConfig(
         type(smoke.IN.config)(), None, "efficientnet-lite0"
     ), "a default is for ever: ids rest on it"
     monkeypatch.setitem(

@@ -17,17 +17,17 @@ from paper_lib import data, runs
 from paper_lib.data import Dataset
 from paper_lib.fixed_point import Broyden, Implicit, Iteration, Neumann, Unrolled
 from paper_lib.models import SLATEConfig, variant
-from paper_lib.paper import experiments
-from paper_lib.paper.complexity import ComplexityRun
-from paper_lib.paper.regeneration import RegenerationRun
+from paper_lib.paper import figures, overrides, parameters, profiles
+from paper_lib.paper.complexity import ComplexityRunConfig
+from paper_lib.paper.regeneration import RegenerationRunConfig
 from paper_lib.training.config import DataConfig, TrainingConfig
-from paper_lib.training.dvae import DVAERun
+from paper_lib.training.dvae import DVAERunConfig
 from paper_lib.training.loop import train
-from paper_lib.training.slate import SLATERun, SLATETask
+from paper_lib.training.slate import SLATERunConfig, SLATETask
 from paper_lib.training.slots import slot_noise
 
-SMOKE = experiments.setting("smoke", if_missing="train")
-PAPER = experiments.setting("paper", if_missing="train")
+SMOKE = parameters.check("smoke", if_missing="train")
+PAPER = parameters.check("paper", if_missing="train")
 
 
 # ---------------------------------------------------------------- identity
@@ -46,13 +46,13 @@ GOLDEN = {
 
 @pytest.mark.parametrize("profile", GOLDEN)
 def test_run_ids_are_what_they_were(profile):
-    setting = experiments.setting(profile)
-    pair = experiments.vanilla_and_implicit(setting)
+    setting = parameters.check(profile)
+    pair = figures.vanilla_and_implicit(setting)
     configs = [
-        experiments.dvae(setting),
+        profiles.dvae(setting),
         pair["vanilla"][0],
         pair["IN"][0],
-        experiments.complexity(setting),
+        profiles.complexity(setting),
     ]
     assert [runs.run_id(config) for config in configs][: len(GOLDEN[profile])] == GOLDEN[profile]
 
@@ -75,14 +75,14 @@ GOLDEN_SWEEPS = {
 
 @pytest.mark.parametrize("profile", GOLDEN_SWEEPS)
 def test_so_are_those_of_the_sweeps(profile):
-    setting = experiments.setting(profile)
+    setting = parameters.check(profile)
     found = {
-        "vanilla without clipping": experiments.tricks(setting)["vanilla", "clipping"][0],
-        "vanilla with one iteration": experiments.iterations(setting)["vanilla", 1][0],
-        "IN on ShapeStacks": experiments.generalisation(setting)["ShapeStacks", "IN"][0],
-        "IN on photos, regenerated": experiments.regeneration(setting)["photos", "IN"][0],
-        "every pair's cost": experiments.solver_cost(setting),
-        "BB": experiments.solvers(setting)["without the tricks"]["BB"][0],
+        "vanilla without clipping": figures.tricks(setting)["vanilla", "clipping"][0],
+        "vanilla with one iteration": figures.iterations(setting)["vanilla", 1][0],
+        "IN on ShapeStacks": figures.generalisation(setting)["ShapeStacks", "IN"][0],
+        "IN on photos, regenerated": figures.regeneration(setting)["photos", "IN"][0],
+        "every pair's cost": figures.solver_cost(setting),
+        "BB": figures.solvers(setting)["without the tricks"]["BB"][0],
     }
     assert {name: runs.run_id(found[name]) for name in GOLDEN_SWEEPS[profile]} == GOLDEN_SWEEPS[
         profile
@@ -90,15 +90,11 @@ def test_so_are_those_of_the_sweeps(profile):
 
 
 def every_run():
-    names = [
-        (notebook, profile)
-        for notebook in experiments.NOTEBOOKS
-        for profile in experiments.PROFILES
-    ]
+    names = [(notebook, profile) for notebook in figures.NOTEBOOKS for profile in profiles.PROFILES]
     return {
         config: None
         for notebook, profile in names
-        for config in experiments.runs_of(notebook, experiments.setting(profile))
+        for config in figures.runs_of(notebook, parameters.check(profile))
     }
 
 
@@ -119,7 +115,7 @@ def with_extra_field(config, name, default):
 
 @pytest.mark.parametrize("inner", [None, "model", "data", "training", "dvae"])
 def test_a_new_field_with_a_default_changes_no_id(inner):
-    config = experiments.slate(SMOKE, "IN", 1)
+    config = profiles.slate(SMOKE, "IN", 1)
     if inner is None:
         extended = with_extra_field(config, "novelty", 3)
         changed = replace(extended, novelty=4)
@@ -134,9 +130,9 @@ def test_a_new_field_with_a_default_changes_no_id(inner):
 @pytest.mark.parametrize("name", ["dvae", "IN", "complexity"])
 def test_every_field_is_part_of_the_identity(name):
     config = {
-        "dvae": experiments.dvae(SMOKE),
-        "IN": experiments.slate(SMOKE, "IN", 0),
-        "complexity": experiments.complexity(SMOKE),
+        "dvae": profiles.dvae(SMOKE),
+        "IN": profiles.slate(SMOKE, "IN", 0),
+        "complexity": profiles.complexity(SMOKE),
     }[name]
 
     def changes(config, path=""):
@@ -164,23 +160,22 @@ def test_every_field_is_part_of_the_identity(name):
 
     todo = {path: value for path, value in changes(config) if value is not None}
     ids = {
-        path: runs.run_id(experiments.override(config, {path: value}))
-        for path, value in todo.items()
+        path: runs.run_id(overrides.override(config, {path: value})) for path, value in todo.items()
     }
     assert len(ids) > 5 and len({*ids.values(), runs.run_id(config)}) == len(ids) + 1
 
 
 def test_the_version_of_the_data_is_part_of_the_identity(monkeypatch):
-    configs = [experiments.dvae(SMOKE), experiments.slate(SMOKE, "IN", 0)]
+    configs = [profiles.dvae(SMOKE), profiles.slate(SMOKE, "IN", 0)]
     before, measured = (
         [runs.run_id(config) for config in configs],
-        runs.run_id(experiments.complexity(SMOKE)),
+        runs.run_id(profiles.complexity(SMOKE)),
     )
     monkeypatch.setitem(
         data.DATASETS, "clevr_mirror", replace(data.DATASETS["clevr_mirror"], version="another")
     )
     assert not set(before) & {runs.run_id(config) for config in configs}
-    assert measured == runs.run_id(experiments.complexity(SMOKE)), "which looks at no pictures"
+    assert measured == runs.run_id(profiles.complexity(SMOKE)), "which looks at no pictures"
 
 
 def test_an_id_is_the_same_in_another_process(process, tmp_path):
@@ -197,10 +192,10 @@ def write_ids(path):
 
 
 def test_overrides():
-    changed = experiments.setting(
+    changed = parameters.check(
         "smoke", overrides={"training.steps": 7, "lr": 0.5, "model.num_slots": 5, "dvae.lr": 0.25}
     )
-    config = experiments.slate(changed, "vanilla", 3, model__num_iterations=2)
+    config = profiles.slate(changed, "vanilla", 3, model__num_iterations=2)
     assert (config.training.steps, config.lr, config.model.num_slots, config.dvae.lr) == (
         7,
         0.5,
@@ -208,7 +203,7 @@ def test_overrides():
         0.25,
     )
     assert (config.model.num_iterations, config.model.variant, config.seed) == (2, "vanilla", 3)
-    plain = experiments.slate(SMOKE, "vanilla", 3)
+    plain = profiles.slate(SMOKE, "vanilla", 3)
     assert (
         replace(config, training=plain.training, lr=plain.lr, model=plain.model, dvae=plain.dvae)
         == plain
@@ -219,21 +214,21 @@ def test_overrides():
     "path, named",
     [
         ("training.step", ["TrainingConfig", "'step'", "steps", "batch_size"]),
-        ("modell.num_slots", ["SLATERun", "'modell'", "model", "training"]),
+        ("modell.num_slots", ["SLATERunConfig", "'modell'", "model", "training"]),
         ("model.num_slots.more", ["int", "'more'", "none"]),
-        ("", ["SLATERun", "model"]),
+        ("", ["SLATERunConfig", "model"]),
     ],
 )
 def test_an_override_that_does_not_exist_is_named(path, named):
     with pytest.raises(ValueError) as error:
-        experiments.slate(experiments.setting("smoke", overrides={path: 1}), "IN", 0)
+        profiles.slate(parameters.check("smoke", overrides={path: 1}), "IN", 0)
     assert repr(path) in str(error.value) and all(word in str(error.value) for word in named)
 
 
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (dict(profile="huge"), ["'huge'", *experiments.PROFILES]),
+        (dict(profile="huge"), ["'huge'", *profiles.PROFILES]),
         (dict(seeds=-1), ["seeds", "-1"]),
         (dict(seeds=[0, -2]), ["seeds", "-2"]),
         (dict(seeds=[1, 1]), ["seeds", "different"]),
@@ -252,33 +247,33 @@ def test_an_override_that_does_not_exist_is_named(path, named):
 )
 def test_a_parameter_that_makes_no_sense_is_named(arguments, words):
     with pytest.raises(ValueError) as error:
-        experiments.setting(**arguments)
+        parameters.check(**arguments)
     assert all(word in str(error.value) for word in words)
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="'cuda:0' is not available here"):
-        experiments.setting(device="cuda:0")
+        parameters.check(device="cuda:0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert experiments.setting(device="cuda").device == "cuda"
+    assert parameters.check(device="cuda").device == "cuda"
 
 
 def test_seeds_and_defaults():
     assert (
-        experiments.setting("cpu").seeds == (0, 1, 2)
-        and experiments.setting("cpu", 4).seeds == (4,)
-        and experiments.setting("cpu", [2, 0]).seeds == (2, 0)
+        parameters.check("cpu").seeds == (0, 1, 2)
+        and parameters.check("cpu", 4).seeds == (4,)
+        and parameters.check("cpu", [2, 0]).seeds == (2, 0)
     )
-    assert experiments.setting("cpu").if_missing == "error", (
+    assert parameters.check("cpu").if_missing == "error", (
         "what is committed is not trained by accident"
     )
     assert [
         config.seed
-        for config in experiments.vanilla_and_implicit(experiments.setting("cpu", [2, 0]))["IN"]
+        for config in figures.vanilla_and_implicit(parameters.check("cpu", [2, 0]))["IN"]
     ] == [2, 0]
     with pytest.raises(ValueError, match="unknown notebook 'fig99'.*fig01_overview"):
-        experiments.runs_of("fig99", SMOKE)
+        figures.runs_of("fig99", SMOKE)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +286,7 @@ def test_seeds_and_defaults():
     ],
 )
 def test_a_model_that_does_not_fit_its_dvae_or_data_is_refused(smoke, elsewhere, wrong):
-    config = experiments.override(smoke.IN.config, wrong)
+    config = overrides.override(smoke.IN.config, wrong)
     pictures = Dataset(images=np.zeros((4, 16, 16, 3), np.uint8), indices=np.arange(4), source={})
     with pytest.raises(ValueError, match="must"):
         SLATETask(config, pictures, pictures, pictures, smoke.dvae.weights)
@@ -303,11 +298,11 @@ def test_a_model_that_does_not_fit_its_dvae_or_data_is_refused(smoke, elsewhere,
 def test_a_missing_run_names_itself_and_the_remedy(elsewhere, monkeypatch):
     monkeypatch.setattr(runs, "_perform", None)
     for profile in ("smoke", "cpu"):
-        setting = experiments.setting(profile, if_missing="error")
+        setting = parameters.check(profile, if_missing="error")
         for config in (
-            experiments.dvae(setting),
-            experiments.slate(setting, "IN", 0),
-            experiments.complexity(setting),
+            profiles.dvae(setting),
+            profiles.slate(setting, "IN", 0),
+            profiles.complexity(setting),
         ):
             with pytest.raises(runs.MissingRun) as error:
                 runs.get(config, setting)
@@ -326,7 +321,7 @@ def test_a_missing_run_names_itself_and_the_remedy(elsewhere, monkeypatch):
 
 def test_a_run_is_loaded_once_it_is_there(smoke, monkeypatch):
     monkeypatch.setattr(runs, "_perform", None)
-    for setting in (SMOKE, experiments.setting("smoke", if_missing="error")):
+    for setting in (SMOKE, parameters.check("smoke", if_missing="error")):
         again = runs.get(smoke.IN.config, setting)
         assert again.folder == smoke.IN.folder and again.summary == smoke.IN.summary
     config = json.loads((smoke.IN.folder / "config.json").read_text())
@@ -458,7 +453,7 @@ def test_two_processes_that_want_a_run_train_it_once(smoke, process, elsewhere):
         child.join(120)
         assert child.exitcode == 0
     assert sorted(line.split()[1] for line in log.read_text().splitlines()) == ["dvae", "slate"]
-    run = runs.get(smoke.IN.config, experiments.setting("smoke", if_missing="error"))
+    run = runs.get(smoke.IN.config, parameters.check("smoke", if_missing="error"))
     assert run.metrics.equals(smoke.IN.metrics)
 
 
@@ -467,9 +462,7 @@ def test_the_command_line(smoke, capsys, monkeypatch):
     runs.main(["smoke"])
     listed = dict(line.split() for line in capsys.readouterr().out.splitlines())
     everything = {
-        runs.run_id(c)
-        for notebook in experiments.NOTEBOOKS
-        for c in experiments.runs_of(notebook, SMOKE)
+        runs.run_id(c) for notebook in figures.NOTEBOOKS for c in figures.runs_of(notebook, SMOKE)
     }
     assert set(listed) == everything and set(listed.values()) <= {"finished", "missing"}
     assert {
@@ -538,9 +531,7 @@ def test_weights_that_are_not_committed(smoke, elsewhere):
 def paper_runs():
     return list(
         dict.fromkeys(
-            config
-            for notebook in experiments.NOTEBOOKS
-            for config in experiments.runs_of(notebook, PAPER)
+            config for notebook in figures.NOTEBOOKS for config in figures.runs_of(notebook, PAPER)
         )
     )
 
@@ -660,7 +651,7 @@ def test_defaults_that_run_ids_rest_on():
     assert TrainingConfig() == TrainingConfig(250_000, 50, 30_000, 1.0, 4, 25, 100)
     assert DataConfig() == DataConfig("clevr_mirror", 64, 10_000, 0, 3, 10, 16, True)
     assert SLATEConfig() == SLATEConfig(64, 1024, 192, 192, 192, 12, 7, 1, 4, 4, 0.1, "IN")
-    assert SLATERun() == SLATERun(
+    assert SLATERunConfig() == SLATERunConfig(
         SLATEConfig(),
         DataConfig(),
         TrainingConfig(),
@@ -677,13 +668,15 @@ def test_defaults_that_run_ids_rest_on():
         256,
         12,
     )
-    assert DVAERun() == DVAERun(
+    assert DVAERunConfig() == DVAERunConfig(
         DataConfig(), TrainingConfig(), 0, 1024, 3e-4, 1.0, 0.1, 30_000, 512, 12, 16, 0.5
     )
-    assert ComplexityRun() == ComplexityRun(
+    assert ComplexityRunConfig() == ComplexityRunConfig(
         ("vanilla", "IN"), (1, 2, 4, 8, 16, 32, 64), 50, 256, 7, 192, 15, 0, None
     )
-    assert RegenerationRun() == RegenerationRun(SLATERun(), None, "efficientnet-lite0")
+    assert RegenerationRunConfig() == RegenerationRunConfig(
+        SLATERunConfig(), None, "efficientnet-lite0"
+    )
 
 
 @dataclass
@@ -759,21 +752,21 @@ def test_the_papers_setting_takes_two_steps(config, tmp_path):
 
 def test_what_somebody_else_s_parameters_make_is_kept_apart():
     """Other seeds and overrides must not overwrite the figures of the committed runs, and their captions must not say what is not so."""
-    plain = experiments.setting("cpu")
+    plain = parameters.check("cpu")
     assert (
         plain.folder == "cpu"
         and plain.caption.startswith("Generated CLEVR-Mirror scenes")
         and "Overridden" not in plain.caption
     )
-    assert experiments.setting("quick", seeds=[0]).folder == "quick"
+    assert parameters.check("quick", seeds=[0]).folder == "quick"
     for custom in (
-        experiments.setting("cpu", seeds=[0]),
-        experiments.setting("cpu", seeds=[0, 1, 2]),
-        experiments.setting("cpu", overrides={"training.steps": 5}),
-        experiments.setting("cpu", custom=True),
+        parameters.check("cpu", seeds=[0]),
+        parameters.check("cpu", seeds=[0, 1, 2]),
+        parameters.check("cpu", overrides={"training.steps": 5}),
+        parameters.check("cpu", custom=True),
     ):
         assert custom.folder == "cpu/custom"
-    files = experiments.setting("cpu", overrides={"data.door": "files", "training.steps": 5})
+    files = parameters.check("cpu", overrides={"data.door": "files", "training.steps": 5})
     assert (
         files.caption.startswith("CLEVR-Mirror scenes, the authors' files.")
         and "training.steps = 5" in files.caption
@@ -781,10 +774,8 @@ def test_what_somebody_else_s_parameters_make_is_kept_apart():
 
 
 def test_a_frozen_dvae_follows_the_data_of_its_run():
-    setting = experiments.setting(
-        "smoke", overrides={"data.num_scenes": 61, "model.vocab_size": 20}
-    )
-    config = experiments.slate(setting, "IN", 0)
+    setting = parameters.check("smoke", overrides={"data.num_scenes": 61, "model.vocab_size": 20})
+    config = profiles.slate(setting, "IN", 0)
     assert (
         config.data.num_scenes == config.dvae.data.num_scenes == 61
         and config.model.vocab_size == config.dvae.vocab_size == 20

@@ -15,18 +15,19 @@ from paper_lib.data import clevr_format as clevr
 from paper_lib.fixed_point import Iteration, Unrolled
 from paper_lib.metrics import average_precision
 from paper_lib.metrics.set_matching import ATTRIBUTES, SCENE_UNITS
-from paper_lib.models import SetPredictionConfig, SetPredictor
-from paper_lib.paper import experiments
+from paper_lib.models import SetPredictionConfig, SetPredictor, variant
+from paper_lib.paper import parameters
 from paper_lib.training.config import DataConfig, TrainingConfig
-from paper_lib.training.loop import to_float, train
+from paper_lib.training.loop import train
 from paper_lib.training.set_prediction import (
-    SetPredictionRun,
+    SetPredictionRunConfig,
     SetPredictionTask,
     average_object,
     scores,
     targets,
 )
 from paper_lib.training.slots import slot_noise
+from paper_lib.training.task import to_float
 
 # sizes that differ wherever they may, so that none can stand in for another
 SMALL = SetPredictionConfig(
@@ -40,7 +41,7 @@ SMALL = SetPredictionConfig(
     classifier_hidden_size=11,
     variant="IN",
 )
-RUN = SetPredictionRun(
+RUN = SetPredictionRunConfig(
     SMALL,
     DataConfig(size=16, num_scenes=60, min_objects=3, max_objects=4, samples_per_pixel=4),
     TrainingConfig(
@@ -168,8 +169,9 @@ def test_vanilla_and_implicit_predict_the_same(n):
 @pytest.mark.parametrize("choice", ["vanilla", "IN", "BB"])
 def test_more_iterations_and_slots_at_test_time(choice):
     model, longer = predictor(variant=choice), predictor(variant=choice, num_iterations=6)
+    six, _ = variant(choice, 6)
     with torch.no_grad():
-        out = model(images(), noise(slots=8), num_iterations=6)
+        out = model(images(), noise(slots=8), six)
         torch.testing.assert_close(out.predictions, longer(images(), noise(slots=8)).predictions)
         assert out.predictions.shape == (2, 8, 19) and not torch.equal(
             out.slots, model(images(), noise(slots=8)).slots
@@ -418,7 +420,7 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(scenes, choice, tmp_path):
 
 
 def test_a_run(elsewhere):
-    setting = experiments.setting("smoke", if_missing="train")
+    setting = parameters.check("smoke", if_missing="train")
     run = runs.get(RUN, setting)
     assert (
         run.folder.name.startswith("set_prediction-IN-seed0-")
@@ -452,7 +454,7 @@ def test_the_defaults_are_the_papers():
     )
     training = TrainingConfig(150_000, 512, 1_000, None, None, 100, 2_500, 50_000)
     data = DataConfig("clevr", 128, 100_000)
-    assert SetPredictionRun() == SetPredictionRun(
+    assert SetPredictionRunConfig() == SetPredictionRunConfig(
         SetPredictionConfig(),
         data,
         training,
@@ -466,4 +468,4 @@ def test_the_defaults_are_the_papers():
         (12, 16),
         (1, 2, 5, 7, 11),
     )
-    assert runs.run_id(SetPredictionRun()) == "set_prediction-IN-seed0-4744899ee3"
+    assert runs.run_id(SetPredictionRunConfig()) == "set_prediction-IN-seed0-4744899ee3"

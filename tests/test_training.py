@@ -16,11 +16,12 @@ from torch import nn
 
 from paper_lib import runs
 from paper_lib.data import Dataset
-from paper_lib.paper import experiments
+from paper_lib.paper import parameters, profiles
 from paper_lib.training import bfloat16, checkpoint, device, loop
+from paper_lib.training.batches import batch_indices
 from paper_lib.training.config import TrainingConfig
 from paper_lib.training.device import OnDevice
-from paper_lib.training.dvae import DVAERun, DVAETask, code_usage
+from paper_lib.training.dvae import DVAERunConfig, DVAETask, code_usage
 from paper_lib.training.loop import train
 from paper_lib.training.schedules import HalveOnPlateau, cosine, exponential, linear_warmup
 from paper_lib.training.set_prediction import SetPredictionTask
@@ -96,7 +97,7 @@ def test_an_epoch_visits_each_image_at_most_once(n, batch):
     per_epoch, epochs = n // batch, []
     for epoch in range(4):
         seen = [
-            loop._indices(n, epoch * per_epoch + k, batch, seed=1).tolist()
+            batch_indices(n, epoch * per_epoch + k, batch, seed=1).tolist()
             for k in range(per_epoch)
         ]
         assert all(len(b) == batch and b == sorted(b) for b in seen)
@@ -106,20 +107,20 @@ def test_an_epoch_visits_each_image_at_most_once(n, batch):
     if n > batch:
         assert all(a != b for a, b in zip(epochs, epochs[1:]))
         assert (
-            loop._indices(n, 0, batch, seed=2).tolist()
-            != loop._indices(n, 0, batch, seed=1).tolist()
+            batch_indices(n, 0, batch, seed=2).tolist()
+            != batch_indices(n, 0, batch, seed=1).tolist()
         )
     state = torch.get_rng_state()
     np.random.seed(5)
-    again = loop._indices(n, per_epoch, batch, seed=1)
-    assert (again == loop._indices(n, per_epoch, batch, seed=1)).all() and torch.equal(
+    again = batch_indices(n, per_epoch, batch, seed=1)
+    assert (again == batch_indices(n, per_epoch, batch, seed=1)).all() and torch.equal(
         state, torch.get_rng_state()
     )
 
 
 def test_the_batches_are_what_they_were():
     """Runs that are finished, or half done, saw these."""
-    assert loop._indices(10, 0, 3, seed=1).tolist() == [4, 7, 8] and loop._indices(
+    assert batch_indices(10, 0, 3, seed=1).tolist() == [4, 7, 8] and batch_indices(
         10, 4, 3, seed=1
     ).tolist() == [0, 1, 6]
 
@@ -128,7 +129,7 @@ def test_a_batch_larger_than_the_data_is_all_of_it():
     images = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
     task = Toy()
     task.images = images
-    (batch,) = task.batch(loop._indices(3, 7, 10, seed=0))
+    (batch,) = task.batch(batch_indices(3, 7, 10, seed=0))
     assert batch.shape == (3, 3, 4, 5) and batch.dtype == torch.float32
     np.testing.assert_allclose(batch.permute(0, 2, 3, 1).numpy(), images / np.float32(255))
 
@@ -264,7 +265,7 @@ def test_a_task_may_add_to_a_batch(tmp_path):
 
     train(Labelled(), TrainingConfig(**PLAIN), 4, tmp_path)
     assert [labels.tolist() for _, labels in seen] == [
-        loop._indices(8, step, 2, seed=4).tolist() for step in range(6)
+        batch_indices(8, step, 2, seed=4).tolist() for step in range(6)
     ]
     assert all(image.shape == (2, 3, 2, 2) for image, _ in seen)
 
@@ -481,7 +482,7 @@ def test_properties_go_with_images_on_the_device():
         properties=random.random((6, 3, 19), np.float32),
     )
     subject = SetPredictionTask(
-        experiments.set_prediction(experiments.setting("smoke"), "IN", 0), split, split, split
+        profiles.set_prediction(parameters.check("smoke"), "IN", 0), split, split, split
     )
     indices = np.array([1, 4])
     before = subject.batch(indices)
@@ -686,7 +687,7 @@ def test_a_collapsed_dvae_is_refused(smoke, elsewhere):
 
 
 def test_faults():
-    config, fine = DVAERun(), {"codes_used": 16, "val_mse": 10.0, "mean_image_mse": 20.0}
+    config, fine = DVAERunConfig(), {"codes_used": 16, "val_mse": 10.0, "mean_image_mse": 20.0}
     assert config.faults(fine) == []
     assert (
         len(config.faults(fine | {"codes_used": 3})) == 1
@@ -747,7 +748,7 @@ def test_logged_gradient_norms(task, smoke, tmp_path, clip):
     config = replace(smoke.vanilla.config.training, steps=1, clip=clip)
     by_hand = task(smoke.vanilla.config)
     by_hand.model.train()
-    by_hand.loss(by_hand.batch(loop._indices(len(by_hand.images), 0, config.batch_size, 0)), 0)[
+    by_hand.loss(by_hand.batch(batch_indices(len(by_hand.images), 0, config.batch_size, 0)), 0)[
         0
     ].backward()
     squares = {
@@ -962,9 +963,9 @@ def test_a_checkpoint_holds_everything(tmp_path):
     )
 
 
-def test_the_smoke_runs_are_what_experiments_say(smoke):
+def test_the_smoke_runs_are_what_the_profiles_say(smoke):
     assert (
-        smoke.IN.config == experiments.slate(smoke.setting, "IN", 0)
+        smoke.IN.config == profiles.slate(smoke.setting, "IN", 0)
         and smoke.IN.summary["status"] == "finished"
     )
     assert smoke.IN.metrics["step"].tolist() == list(range(1, 7))

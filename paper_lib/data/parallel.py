@@ -9,15 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from joblib import Parallel, delayed
 
+from paper_lib.system.machine import cores
 from paper_lib.system.progress import bar
 
 QUEUE = 1_000  # tasks that threads are given at once
 KEPT = 10  # seconds that processes wait for the next call
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_threads(

@@ -1,10 +1,10 @@
-"""Time and memory of slot attention's forward and backward pass against the number of iterations (Table 1), measured."""
+"""Time and memory of slot attention's forward and backward pass against the number of iterations
+(Table 1), measured."""
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -12,14 +12,23 @@ import torch
 from torch import Tensor
 
 from paper_lib.models import SLATE, SLATEConfig, SlotAttention, variant
+from paper_lib.system.device import synchronize
+from paper_lib.system.files import whole
 from paper_lib.system.progress import bar
+from paper_lib.training import parallel
 
 
 @dataclass(frozen=True)
-class ComplexityRun:
-    """What is measured: slot attention alone, float32, at these sizes, for each variant and number of iterations; medians over `repeats`.
+class ComplexityRunConfig:
+    """What is measured: slot attention alone, in float32, for each variant and number of
+    iterations; medians over `repeats`.
 
-    training_step: a model whose training step on a frozen dVAE is timed as well, with `batch` images of random tokens (None: none is).
+    variants, iterations   rows of Table 2, and numbers of iterations n
+    batch, tokens, slots   images, inputs an image, slots an image
+    size                   features of inputs, slots and the MLP
+    repeats                how often each case is timed
+    training_step          a model whose training step on a frozen dVAE is timed as well, with
+                           `batch` images of random tokens; None: none is
     """
 
     variants: tuple[str, ...] = ("vanilla", "IN")
@@ -33,62 +42,71 @@ class ComplexityRun:
     training_step: SLATEConfig | None = None
 
     kind = "complexity"
+    method = None
+    alone = True
+
+    def needs(self) -> list:
+        return []
+
+    def perform(self, job) -> dict:
+        """Measure, and write the table as the run's metrics."""
+        path = job.folder / "metrics.csv"
+        parallel.of_first(lambda: _write(measure(self, job.device), path))
+        return {"status": "finished", "final": {}}
 
 
-def measure(config: ComplexityRun, device: str = "cpu") -> pd.DataFrame:
-    """One row for each variant and n: forward_s, backward_s, and step_s where asked for (medians over repeats, seconds) with their quartiles, and memory_bytes.
+def measure(config: ComplexityRunConfig, device: str = "cpu") -> pd.DataFrame:
+    """Measure every case: one row for each variant and n.
 
-    memory_bytes is what the forward pass keeps for the backward pass: on a CPU the bytes of the saved tensors, weights and inputs aside; on a GPU the
-    allocator's peak over a forward and backward pass, above what was allocated before.
+    Columns are forward_s and backward_s, and step_s where it is asked for, medians over the repeats
+    in seconds, with their quartiles (forward_s_q25 ...); and memory_bytes, what the forward pass
+    keeps for the backward pass. On a CPU these are the bytes of the saved tensors, weights and
+    inputs aside; on a GPU the allocator's peak over a forward and a backward pass, above what was
+    allocated before.
     """
-    c = config
-    cases = [(name, n) for n in c.iterations for name in c.variants]
-    samples: dict[tuple, list] = {case: [] for case in cases}
+    cases = [(name, n) for n in config.iterations for name in config.variants]
+    seconds: dict[tuple, list[dict]] = {case: [] for case in cases}
     memory: dict[tuple, int] = {}
-    with bar(len(cases) * (c.repeats + 1), "complexity", "pass") as progress:
-        for repeat in range(
-            -1, c.repeats
-        ):  # cases take turns, so that a slow moment of the machine touches all; the first round warms up
+    with bar(len(cases) * (config.repeats + 1), "complexity", "pass") as progress:
+        # cases take turns, so that a slow moment of the machine touches all; the first round warms
+        # up
+        for repeat in range(-1, config.repeats):
             for name, n in cases:
-                module, inputs, slots = _build(c, name, n, device)
-                step = [_step_seconds(c, name, n, device)] if c.training_step else []
+                module, inputs, slots = _build(config, name, n, device)
+                taken = {}
+                if config.training_step:
+                    taken["step_s"] = _step_seconds(config, name, n, device)
                 if repeat < 0:
                     memory[name, n] = _memory(module, inputs, slots)
                 else:
-                    samples[name, n].append([*_seconds(module, inputs, slots), *step])
+                    seconds[name, n].append(_seconds(module, inputs, slots) | taken)
                 progress.update()
     rows = []
     for name, n in cases:
-        times = pd.DataFrame(
-            samples[name, n],
-            columns=["forward_s", "backward_s", *(["step_s"] if c.training_step else [])],
-        )
-        quartiles = {
-            f"{column}_q{q}": times[column].quantile(q / 100) for column in times for q in (25, 75)
-        }
-        rows.append(
-            {
-                "variant": name,
-                "n": n,
-                **times.median().to_dict(),
-                **quartiles,
-                "memory_bytes": memory[name, n],
-            }
-        )
+        times = pd.DataFrame(seconds[name, n])
+        row = {"variant": name, "n": n, **times.median().to_dict()}
+        for column in times:
+            row[f"{column}_q25"] = times[column].quantile(0.25)
+            row[f"{column}_q75"] = times[column].quantile(0.75)
+        rows.append({**row, "memory_bytes": memory[name, n]})
     return pd.DataFrame(rows)
 
 
-def saved_bytes(forward) -> int:
-    """Bytes of the tensors that `forward()` saves for its backward pass, each storage once, without those of leaves (weights, inputs)."""
+def saved_bytes(forward: Callable[[], object]) -> int:
+    """Return the bytes of the tensors that `forward()` saves for its backward pass.
+
+    Each storage counts once; those of leaves (weights, inputs) do not count.
+    """
     storages: dict[int, int] = {}
-    kept = []  # a freed storage's address could be taken by the next: keep all until they are counted
+    kept = []  # a freed storage's address could be taken by the next: keep them till the end
 
     def pack(tensor: Tensor) -> Tensor:
-        if not (
-            tensor if tensor._base is None else tensor._base
-        ).is_leaf:  # a linear layer saves its weight as a view, transposed
+        # a linear layer saves its weight as a view, transposed
+        owner = tensor if tensor._base is None else tensor._base
+        if not owner.is_leaf:
             kept.append(tensor)
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -96,27 +114,15 @@ def saved_bytes(forward) -> int:
     return sum(storages.values())
 
 
-def peak_memory(device: str = "cpu") -> int:
-    """Bytes: the process's largest resident set so far, or on a GPU the allocator's peak."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )  # bytes on macOS, KiB elsewhere
-
-
-def _build(c: ComplexityRun, name: str, n: int, device: str):
+def _build(c: ComplexityRunConfig, name: str, n: int, device: str):
     torch.manual_seed(c.seed)
     module = SlotAttention(c.size, c.size, c.size, *variant(name, n)).to(device)
-    return (
-        module,
-        torch.randn(c.batch, c.tokens, c.size, device=device),
-        torch.randn(c.batch, c.slots, c.size, device=device),
-    )
+    inputs = torch.randn(c.batch, c.tokens, c.size, device=device)
+    return module, inputs, torch.randn(c.batch, c.slots, c.size, device=device)
 
 
-def _memory(module, inputs: Tensor, slots: Tensor) -> int:
-    if inputs.device.type == "cpu":
+def _memory(module: SlotAttention, inputs: Tensor, slots: Tensor) -> int:
+    if not inputs.is_cuda:
         return saved_bytes(lambda: module(inputs, slots).value.sum())
     torch.cuda.reset_peak_memory_stats(inputs.device)
     before = torch.cuda.memory_allocated(inputs.device)
@@ -124,28 +130,34 @@ def _memory(module, inputs: Tensor, slots: Tensor) -> int:
     return torch.cuda.max_memory_allocated(inputs.device) - before
 
 
-def _step_seconds(c: ComplexityRun, name: str, n: int, device: str) -> float:
+def _step_seconds(c: ComplexityRunConfig, name: str, n: int, device: str) -> float:
     torch.manual_seed(c.seed)
     model = SLATE(replace(c.training_step, variant=name, num_iterations=n)).to(device)
     model.dvae.requires_grad_(False)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], fused=True)
-    tokens = torch.randint(c.training_step.vocab_size, (c.batch, model.num_tokens), device=device)
-    wait = torch.cuda.synchronize if tokens.device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, fused=True)
+    shape = c.batch, model.num_tokens
+    tokens = torch.randint(c.training_step.vocab_size, shape, device=device)
+    start = _now(tokens)
     model.autoencode(tokens)[0].mean().backward()
     optimizer.step()
-    wait()
-    return time.perf_counter() - start
+    return _now(tokens) - start
 
 
-def _seconds(module, inputs: Tensor, slots: Tensor) -> tuple[float, float]:
-    wait = torch.cuda.synchronize if inputs.device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
+def _seconds(module: SlotAttention, inputs: Tensor, slots: Tensor) -> dict[str, float]:
+    start = _now(inputs)
     loss = module(inputs, slots).value.square().mean()
-    wait()
-    middle = time.perf_counter()
+    middle = _now(inputs)
     loss.backward()
-    wait()
-    return middle - start, time.perf_counter() - middle
+    return {"forward_s": middle - start, "backward_s": _now(inputs) - middle}
+
+
+def _now(tensor: Tensor) -> float:
+    """Return the time, once the tensor's device has done all that was asked of it."""
+    synchronize(tensor.device)
+    return time.perf_counter()
+
+
+def _write(table: pd.DataFrame, path) -> None:
+    with whole(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")

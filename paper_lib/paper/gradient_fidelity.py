@@ -11,7 +11,7 @@ from torch import Tensor
 
 from paper_lib.fixed_point import Iteration, Neumann, adjoints, jacobian
 from paper_lib.models import SlotAttention, variant
-from paper_lib.runs import Run
+from paper_lib.runs import RunResult
 
 CONVERGED = 1e-8  # relative residual at which z* counts as a fixed point
 
@@ -78,22 +78,22 @@ def exact_implicit_gradient(
     )
 
 
-def residuals(run: Run, steps: int) -> Tensor:
+def residuals(run: RunResult, steps: int) -> Tensor:
     """Relative residual of each of `steps` steps of a run's trained cell, in float64: (steps, scenes); nan for a run that left no cell."""
-    if not (run.folder / "cell.safetensors").exists():
+    if not run.has_cell:
         return torch.full((steps, 4), float("nan"), dtype=torch.float64)
     attention, inputs, slots = run.cell(Iteration(steps), Neumann(), torch.float64)
     with torch.no_grad():
         return attention(inputs, slots).residuals
 
 
-def solver_statistics(run: Run) -> dict[str, str]:
+def solver_statistics(run: RunResult) -> dict[str, str]:
     """How a run's own solver and adjoint do on its trained cell, in float64, over its test scenes; empty for a run that left no cell.
 
     Means of the steps taken and of the smallest relative residual, forward, and backward for an adjoint that solves Eq. 2; and medians of what decides whether
     Eq. 2 can be solved, at the iterate where the gradient is taken: the spectral radius of J, and the largest gain of (I - J)^-1.
     """
-    if not (run.folder / "cell.safetensors").exists():
+    if not run.has_cell:
         return {}
     attention, inputs, slots = run.cell(
         *variant(run.config.model.variant, run.config.model.num_iterations), torch.float64
@@ -122,7 +122,7 @@ def solver_statistics(run: Run) -> dict[str, str]:
 
 
 def compare(
-    run: Run, estimators: dict[str, tuple | None], seed: int = 0
+    run: RunResult, estimators: dict[str, tuple | None], seed: int = 0
 ) -> tuple[pd.DataFrame, dict]:
     """Gradients on a run's trained cell, in float64, scene by scene; nan against the exact gradient where a scene's iteration does not converge.
 

@@ -12,7 +12,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
-from paper_lib.runs import ROOT, Run, results_root
+from paper_lib.paper.captions import caption as caption_of
+from paper_lib.runs import ROOT, RunResult, results_root
 from paper_lib.system.files import whole
 
 # The paper's colours: vanilla red, implicit blue. Lightness, line style and marker differ too, so that the curves can be told apart in grey.
@@ -62,7 +63,7 @@ def name(method: str) -> str:
     return NAMES.get(method, method)
 
 
-def curves(runs: list[Run], column: str) -> pd.DataFrame:
+def curves(runs: list[RunResult], column: str) -> pd.DataFrame:
     """A metric over training: index step, one column a seed; rows where it was logged. A diverged run ends where it diverged."""
     columns = {}
     for run in runs:
@@ -146,7 +147,7 @@ def save(fig, notebook: str, setting, part: str = "", caption: str | None = None
 
     Under the figure stands the setting's caption line, which says its scale and its data.
     """
-    text = "\n".join(textwrap.wrap(caption or setting.caption, 145))
+    text = "\n".join(textwrap.wrap(caption or caption_of(setting), 145))
     fig.supxlabel(text, fontsize=6, color="0.35", x=0.01, ha="left")
     for ax in fig.axes:
         _plain_log_axis(ax)

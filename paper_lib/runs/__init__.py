@@ -1,11 +1,30 @@
-from paper_lib.runs.engine import *  # noqa: F403
-from paper_lib.runs.engine import (
-    ROOT,
-    MissingRun,
-    Run,
-    get,
-    get_all,
-    identity,
-    results_root,
-    run_id,
-)  # noqa: F401
+"""The engine: what a run is (`identity`), where its results live (`store`), and getting one,
+performed where it is missing (`perform`). It knows no figure, and no kind of run by name.
+
+    python -m paper_lib.runs cpu                  the profile's runs and their state
+    python -m paper_lib.runs cpu RUN_ID           perform it, or go on with it
+    python -m paper_lib.runs cpu RUN_ID --show    its full config
+
+    torchrun --nproc-per-node 4 -m paper_lib.runs paper RUN_ID --device cuda      on four GPUs
+"""
+
+from paper_lib.runs.identity import described, identity, run_id
+from paper_lib.runs.perform import Job, Request, RunConfig, get, get_all, with_needs
+from paper_lib.runs.store import ROOT, MissingRun, RunResult, folder_of, results_root
+
+__all__ = [
+    "ROOT",
+    "Job",
+    "MissingRun",
+    "Request",
+    "RunConfig",
+    "RunResult",
+    "described",
+    "folder_of",
+    "get",
+    "get_all",
+    "identity",
+    "results_root",
+    "run_id",
+    "with_needs",
+]

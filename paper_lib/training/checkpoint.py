@@ -1,4 +1,5 @@
-"""Checkpoints in safetensors: written whole, loaded without executing code, and holding all that a bit-identical resumption needs."""
+"""Checkpoints in safetensors: written whole, loaded without executing code, and holding all that a
+bit-identical resumption needs."""
 
 from __future__ import annotations
 
@@ -14,40 +15,42 @@ from paper_lib.system.files import whole
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], info: dict | None = None) -> None:
-    """Tensors, and anything that JSON can hold beside them."""
+    """Write tensors and, beside them, anything that JSON can hold."""
+    on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with whole(path) as temporary:
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-            temporary,
-            {"info": json.dumps(info or {})},
-        )
+        save_file(on_cpu, temporary, {"info": json.dumps(info or {})})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """What `save_tensors` wrote. Raises safetensors.SafetensorError for a file that is not whole."""
+    """Return what `save_tensors` wrote.
+
+    Raises safetensors.SafetensorError for a file that is not whole.
+    """
     with safe_open(path, "pt") as archive:
-        return {k: archive.get_tensor(k) for k in archive.keys()}, json.loads(
-            archive.metadata()["info"]
-        )
+        tensors = {name: archive.get_tensor(name) for name in archive.keys()}
+        return tensors, json.loads(archive.metadata()["info"])
 
 
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, info: dict
 ) -> None:
-    """The model, the optimiser and every random state; `info` holds the rest: step, metrics so far, schedules."""
-    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+    """Write the model, the optimiser and every random state.
+
+    `info` holds the rest: the step, the metrics so far, the state of the schedules.
+    """
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     state = optimizer.state_dict()
-    tensors |= {
-        f"optimizer/{i}/{k}": v for i, entry in state["state"].items() for k, v in entry.items()
-    }
+    for index, entry in state["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": value for name, value in entry.items()}
     tensors["rng/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
-        tensors |= {f"rng/cuda/{i}": v for i, v in enumerate(torch.cuda.get_rng_state_all())}
+        for index, value in enumerate(torch.cuda.get_rng_state_all()):
+            tensors[f"rng/cuda/{index}"] = value
     save_tensors(path, tensors, info | {"param_groups": state["param_groups"]})
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-    """Puts everything back where `save_checkpoint` took it from, and returns its `info`."""
+    """Put everything back where `save_checkpoint` took it from, and return its `info`."""
     tensors, info = load_tensors(path)
     model.load_state_dict(_under("model/", tensors))
     state: dict[int, dict[str, Tensor]] = {}
@@ -55,24 +58,20 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         index, name = key.split("/")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": info.pop("param_groups")})
-    for (
-        parameter,
-        entry,
-    ) in optimizer.state.items():  # a fused optimiser reads both as they lie in memory
-        entry |= {
-            name: torch.empty_like(parameter).copy_(value)
-            for name, value in entry.items()
-            if value.shape == parameter.shape
-        }
+    # a fused optimiser reads weights and moments as they lie in memory, so they must lie alike
+    for parameter, entry in optimizer.state.items():
+        for name, value in entry.items():
+            if value.shape == parameter.shape:
+                entry[name] = torch.empty_like(parameter).copy_(value)
     torch.set_rng_state(tensors["rng/cpu"])
     cuda = _under("rng/cuda/", tensors)
     if cuda and torch.cuda.device_count() == len(cuda):
-        torch.cuda.set_rng_state_all([cuda[str(i)] for i in range(len(cuda))])
+        torch.cuda.set_rng_state_all([cuda[str(index)] for index in range(len(cuda))])
     return info
 
 
 def model_weights(path: Path) -> dict[str, Tensor]:
-    """The model's weights alone, out of a checkpoint."""
+    """Return the model's weights alone, out of a checkpoint."""
     return _under("model/", load_tensors(path)[0])
 
 

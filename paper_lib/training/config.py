@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from paper_lib import data
 
+ARITHMETIC = 2
+"""Which numbers this code computes: raise it whenever the same config would train to others.
 
-@dataclass(frozen=True)
+It is part of what a run is (`TrainingConfig.arithmetic`), as the version of its data is: results of
+an earlier arithmetic can be shown, and cannot be trained again.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which pictures: the arguments of `paper_lib.data.load`. `door` "files" takes the authors' files, and leaves the generator's settings below unused,
-    but for those that their reader takes as well (`data.settings(name, "files")`)."""
+    """Which pictures a run sees: the arguments of `paper_lib.data.load`.
+
+    `door` "files" takes the authors' files, and leaves the settings of the generator unused, except
+    those that the reader takes as well (`data.settings(name, "files")`).
+    """
 
     name: str = "clevr_mirror"
     size: int = 64
@@ -22,61 +32,78 @@ class DataConfig:
     mirror: bool = True
     crop: bool = False
     door: str = "generator"
+    view: str = "wide"
 
     def load(self, split: str) -> data.Dataset:
-        takes = data.settings(self.name, self.door)
-        named = vars(self) | {"num_crops": self.num_scenes}  # photographs are cropped, not rendered
+        """Return one split, after making what is missing of it."""
+        named = dict(vars(self))
+        named["num_crops"] = self.num_scenes  # photographs are cropped, not rendered
         named |= data.DATASETS[self.name].defaults  # CLEVR has no mirror, whatever `mirror` says
+        takes = data.settings(self.name, self.door)
         settings = {name: value for name, value in named.items() if name in takes}
         return data.load(self.name, split, self.size, door=self.door, **settings)
 
     @property
     def version(self) -> str:
-        """Of the generator's pictures. Of the authors' files a run's summary records the version that it saw."""
+        """The version of the generator's pictures.
+
+        Of the authors' files a run's summary records the version that it saw.
+        """
         return data.version(self.name) if self.door == "generator" else "files"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How long, and with which of the optimisation tricks that the paper ablates; None or 0 removes a trick.
+    """How long a run trains, how fast, and with which of the tricks that the paper ablates.
 
-    steps, batch_size
-    warmup_steps     linear learning-rate warm-up (of all but the dVAE)
-    clip             largest infinity norm of the gradient, over all parameters
-    lr_decay_epochs  halve the learning rates once validation has not improved for so many epochs
-    decay_steps      multiply the learning rates by 0.5^(step / decay_steps), as Locatello et al. do
+    steps            optimisation steps
+    batch_size       images a step, whatever the number of processes that share them
+    lr               learning rate of all but a jointly trained dVAE
+    warmup_steps     the learning rate (of all but the dVAE) rises linearly over these; 0: at once
+    clip             largest infinity norm of the gradient, over all parameters; None: no clipping
+    lr_decay_epochs  the learning rates are halved once validation has not improved for so many
+                     epochs; None: never
+    decay_steps      the learning rates are multiplied by 0.5^(step / decay_steps), as Locatello et
+                     al. do; None: they are not
     log_every        steps between rows of metrics.csv
     eval_every       steps between evaluations and checkpoints; a multiple of log_every
-    precision        "bfloat16" takes the loss under autocast, emulated where a processor has no such products (see `bfloat16`); weights, and evaluation,
-                     stay "float32"
-    compile          the loss with torch.compile
-    deterministic    deterministic algorithms only, an error where there is none
+    precision        "bfloat16" takes the loss under autocast, emulated where a processor has no
+                     such products (see `bfloat16`); weights and evaluation stay "float32"
+    compile          whether torch.compile compiles the loss
+    deterministic    whether torch may use deterministic algorithms only
+    arithmetic       which numbers: see `ARITHMETIC`
 
-    batch_size is that of a step, whatever the number of processes that share it (see `training.parallel`).
+    Raises ValueError for values that make no sense.
     """
 
+    # The identity of a run names the learning rate beside this config: see `runs.identity`.
+    lr: float = field(default=1e-4, metadata={"identified": "beside"})
     steps: int = 250_000
     batch_size: int = 50
     warmup_steps: int = 30_000
     clip: float | None = 1.0
     lr_decay_epochs: int | None = 4
+    decay_steps: int | None = None
     log_every: int = 25
     eval_every: int = 100
-    decay_steps: int | None = None
     precision: str = "float32"
     compile: bool = False
     deterministic: bool = False
+    arithmetic: int = 1
 
     def __post_init__(self):
-        if (
-            min(self.steps, self.batch_size, self.log_every, self.eval_every) < 1
-            or self.eval_every % self.log_every
-        ):
+        counts = (self.steps, self.batch_size, self.log_every, self.eval_every)
+        if min(counts) < 1 or self.eval_every % self.log_every:
             raise ValueError(
-                f"steps, batch_size, log_every and eval_every must be at least 1, and eval_every a multiple of log_every: {self}"
+                "steps, batch_size, log_every and eval_every must be at least 1, and eval_every a "
+                f"multiple of log_every: {self}"
             )
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16', not {self.precision!r}")
         for name in ("compile", "deterministic"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        if not 1 <= self.arithmetic <= ARITHMETIC:
+            raise ValueError(
+                f"arithmetic must be 1 to {ARITHMETIC}, this code's, not {self.arithmetic}"
+            )

@@ -1,4 +1,5 @@
-"""What a GPU wants of the training loop: data that lie on it, steps that do not wait for it; and, where asked, the same sums in the same order."""
+"""What a GPU wants of the training loop: data that lie on it, and steps that do not wait for it;
+and, where it is asked for, the same sums in the same order."""
 
 from __future__ import annotations
 
@@ -10,20 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paper_lib.system.device import is_cuda
 from paper_lib.system.memory import free_memory
 
 SHARE = 0.5  # of a GPU's free memory that a data set may take
+ROWS = 4096  # images that are copied to a GPU at a time
 
 
 class OnDevice:
-    """uint8 images (N, H, W, 3) in a device's memory; indexed with a numpy array, like the memory map that they were."""
+    """uint8 images (N, H, W, 3) in a device's memory.
+
+    They are indexed with a numpy array, like the memory map that they were.
+    """
 
     def __init__(self, images: np.ndarray, device: str):
         self.images = torch.empty(images.shape, dtype=torch.uint8, device=device)
-        for start in range(0, len(images), 4096):  # never all of them in the host's memory
-            self.images[start : start + 4096] = torch.from_numpy(
-                np.array(images[start : start + 4096])
-            )
+        for start in range(0, len(images), ROWS):  # never all of them in the host's memory
+            part = np.array(images[start : start + ROWS])
+            self.images[start : start + ROWS] = torch.from_numpy(part)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -33,27 +38,32 @@ class OnDevice:
 
 
 def resident(images: np.ndarray, device: str) -> np.ndarray | OnDevice:
-    """The images on a GPU, if they fit beside a model; where they are, if they do not, or on a CPU."""
-    if torch.device(device).type != "cuda" or images.nbytes > SHARE * free_memory(device):
+    """Put images on a GPU, if they fit beside a model; elsewhere leave them where they are."""
+    if not is_cuda(device) or images.nbytes > SHARE * free_memory(device):
         return images
     return OnDevice(images, device)
 
 
 def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
-    """The tensor there. From the CPU to a GPU through pinned memory: a copy out of any other would wait until the GPU has done all that was asked of it."""
-    if torch.device(device).type != "cuda" or tensor.is_cuda:
+    """Return the tensor on the device.
+
+    From the CPU to a GPU it goes through pinned memory: a copy out of any other would wait until
+    the GPU has done all that was asked of it.
+    """
+    if not is_cuda(device) or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def in_step(device: str) -> bool:
-    """Whether a number can be looked at as soon as it is asked for: a CPU has it, a GPU may be steps behind."""
+    """Return whether a number is there as soon as it is asked for: a GPU may be steps behind."""
     return torch.device(device).type == "cpu"
 
 
 @contextmanager
 def deterministic(asked: bool, device: str) -> Iterator[None]:
-    """Within it torch takes deterministic algorithms only, and refuses what has none; as before afterwards."""
+    """Have torch take deterministic algorithms only, where that is asked for, and refuse what has
+    none; afterwards all is as it was."""
     if not asked:
         yield
         return
@@ -61,10 +71,9 @@ def deterministic(asked: bool, device: str) -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    if torch.device(device).type == "cuda":
-        os.environ.setdefault(
-            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-        )  # cuBLAS reads it at its first product
+    if is_cuda(device):
+        # cuBLAS reads it at its first product
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     try:
         yield
@@ -73,11 +82,12 @@ def deterministic(asked: bool, device: str) -> Iterator[None]:
 
 
 def check_compiler(device: str) -> None:
-    """RuntimeError, with the remedy, where torch.compile does not work."""
+    """Raise RuntimeError, with the remedy, where torch.compile does not work."""
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(2, device=device))
     except Exception as error:  # whatever a compiler may raise that is not there, or too old
         raise RuntimeError(
-            f"training.compile: torch.compile does not work here ({type(error).__name__}). On a CPU it needs a C++ compiler and Python's headers, on a GPU "
-            "Triton; or set training.compile to false"
+            f"training.compile: torch.compile does not work here ({type(error).__name__}). On a "
+            "CPU it needs a C++ compiler and Python's headers, on a GPU Triton; or set "
+            "training.compile to false"
         ) from error

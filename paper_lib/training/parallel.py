@@ -2,8 +2,9 @@
 
     torchrun --nproc-per-node 4 -m paper_lib.runs paper RUN_ID --device cuda
 
-Gradients are averaged by DistributedDataParallel; the first process alone evaluates and writes. Without torchrun there is one process, and every function
-here is the identity. What processes agree on beside gradients lies in the CPU's memory (gloo), so that no GPU waits for it.
+DistributedDataParallel averages the gradients; the first process alone evaluates and writes.
+Without torchrun there is one process, and every function here is the identity. What processes agree
+on beside gradients lies in the CPU's memory (gloo), so that no GPU waits for it.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ TIMEOUT = timedelta(
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Return which of them this one is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -42,9 +43,10 @@ def is_first() -> bool:
 
 @contextmanager
 def processes(device: str) -> Iterator[str]:
-    """Join the processes that torchrun started; gives the device of this one. Nothing where torchrun started none, or only one.
+    """Join the processes that torchrun started, and give the device of this one.
 
-    Raises ValueError, with the remedy, for one GPU's name where each process takes its own, and for more processes than GPUs.
+    Where torchrun started none, or only one, nothing is joined. Raises ValueError, with the remedy,
+    for one GPU's name where each process takes its own, and for more processes than GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield device
@@ -54,11 +56,13 @@ def processes(device: str) -> Iterator[str]:
         local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if device != "cuda":
             raise ValueError(
-                f"device {device!r} is a single GPU: under torchrun say 'cuda', of which each process takes its own"
+                f"device {device!r} is a single GPU: under torchrun say 'cuda', of which each "
+                "process takes its own"
             )
         if local >= count:
             raise ValueError(
-                f"process {local} has no GPU of its own, this machine has {count}: start at most as many, torchrun --nproc-per-node {count}"
+                f"process {local} has no GPU of its own, this machine has {count}: start at "
+                f"most as many, torchrun --nproc-per-node {count}"
             )
         device, backend = f"cuda:{local}", "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
@@ -66,16 +70,21 @@ def processes(device: str) -> Iterator[str]:
     _meet()
     yield device
     _meet()
-    dist.destroy_process_group()  # not after an error: the others may be waiting for this process, and torchrun ends them
+    # not after an error: the others may be waiting for this process, and torchrun ends them
+    dist.destroy_process_group()
 
 
 def _meet() -> None:
-    """Wait until all are here: who closed its connections while another still opens its own would end that one's start."""
+    """Wait until all are here.
+
+    A process that closed its connections while another still opens its own would end that one's
+    start.
+    """
     dist.all_reduce(torch.zeros(1))
 
 
 def of_first(work: Callable[[], T]) -> T:
-    """What `work()` returns in the first process, in all of them; the others do not call it, but wait."""
+    """Call `work()` in the first process, and return its result in all; the others wait."""
     if world_size() == 1:
         return work()
     result = [work() if is_first() else None]
@@ -84,14 +93,20 @@ def of_first(work: Callable[[], T]) -> T:
 
 
 def first_goes_first(work: Callable[[], T]) -> T:
-    """`work()` in every process, in the others once the first is done: they find the files that it made."""
+    """Call `work()` in every process, in the others once the first is done.
+
+    They find the files that it made.
+    """
     result = work() if is_first() else None
     of_first(lambda: None)
     return result if is_first() else work()
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean over the processes, on the CPU, of a tensor that each has; not finite where one's is not."""
+    """Return the mean over the processes, on the CPU, of a tensor that each has.
+
+    It is not finite where one's is not.
+    """
     values = values.cpu()
     if world_size() == 1:
         return values
@@ -101,10 +116,15 @@ def mean(values: Tensor) -> Tensor:
 
 
 def share(batch_size: int) -> slice:
-    """Which part of a batch of so many is this process's. Equal parts: the mean of their gradients is then the batch's."""
+    """Return which part of a batch of so many is this process's.
+
+    The parts are equal, so that the mean of their gradients is the batch's. Raises ValueError for a
+    batch that does not divide.
+    """
     if batch_size % world_size():
         raise ValueError(
-            f"a batch of {batch_size} does not divide among {world_size()} processes: set training.batch_size to a multiple of {world_size()}, "
+            f"a batch of {batch_size} does not divide among {world_size()} processes: set "
+            f"training.batch_size to a multiple of {world_size()}, "
             f"or torchrun's --nproc-per-node to a divisor of {batch_size}"
         )
     part = batch_size // world_size()
@@ -112,15 +132,19 @@ def share(batch_size: int) -> slice:
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Several processes draw each step's random numbers from (seed, step, rank): others than their neighbours', the same after a resumption, and not those
-    of another number of processes. One process goes on with the random state that it has."""
+    """Seed a step's random numbers in each of several processes by (seed, step, rank).
+
+    So they are others than their neighbours', and the same after a resumption; they are not those
+    of another number of processes. One process alone goes on with the random state that it has.
+    """
     if world_size() > 1:
         torch.manual_seed(int(np.random.SeedSequence((seed, step, rank())).generate_state(1)[0]))
 
 
 def synchronised(loss: nn.Module) -> nn.Module:
-    """The module, with gradients that are averaged over the processes as they come."""
+    """Return the module, with gradients that are averaged over the processes."""
     if world_size() == 1:
         return loss
-    # under IN and BN nothing reaches the initial slots' mean and scale: looked for, they keep the gradient None that they have in a single process
+    # Under IN and BN nothing reaches the initial slots' mean and scale: looked for, they keep the
+    # gradient None that they have in a single process.
     return DistributedDataParallel(loss, find_unused_parameters=True)

@@ -1,59 +1,102 @@
-"""What every task with slots does to them: draws the initial ones, measures the cell that refines them, keeps that cell, varies both at test time."""
+"""What every task with slots does: draw them, measure the cell, keep it, vary both at test time."""
 
 from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from paper_lib.fixed_point import Iteration, spectral_norm
+from paper_lib.models import SlotAttention
 from paper_lib.models.slot_encoder import SlotEncoder
+from paper_lib.training.checkpoint import load_tensors
 
 
 def slot_noise(encoder: SlotEncoder, batch: int, seed: int, num_slots: int | None = None) -> Tensor:
-    """(B, K, D) standard normal, the same on every device; K is the encoder's unless given."""
+    """Draw standard normal noise (B, K, D), the same on every device; K is the encoder's unless
+    given."""
     shape = batch, num_slots or encoder.num_slots, encoder.slot_mu.shape[-1]
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(
-        encoder.slot_mu.device
-    )
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return noise.to(encoder.slot_mu.device)
 
 
 @torch.no_grad()
 def measure_cell(
     encoder: SlotEncoder, embedded: Tensor, noise: Tensor, residual_steps: int
 ) -> dict[str, float]:
-    """The cell at work on embedded inputs (B, N, input_size) from noise (B, K, D): the spectral norm of its Jacobian at the slots that the model uses, and
-    the relative residual of each step of the iteration (step n goes from z_(n-1) to z_n), means over the batch."""
+    """Measure the cell at work on embedded inputs (B, N, input_size) from noise (B, K, D).
+
+    Returns the spectral norm of its Jacobian at the slots that the model uses (mean, median and
+    maximum over the batch), and for every step n of the iteration, which goes from z_(n-1) to z_n,
+    the mean relative residual.
+    """
     cell = encoder.cell(embedded)
-    step = lambda slots: cell(slots)[0]  # noqa: E731
+
+    def step(slots: Tensor) -> Tensor:
+        return cell(slots)[0]
+
     norms = spectral_norm(step, encoder(embedded, noise).slots)
-    residuals = (
-        Iteration(residual_steps).solve(step, encoder.initial_slots(noise)).residuals.mean(1)
-    )
+    result = Iteration(residual_steps).solve(step, encoder.initial_slots(noise))
+    residuals = result.residuals.mean(1).tolist()
     return {
         "spectral_norm": norms.mean().item(),
         "spectral_norm_median": norms.median().item(),
         "spectral_norm_max": norms.max().item(),
-        **{f"residual_{n + 1}": value for n, value in enumerate(residuals.tolist())},
+        **{f"residual_{n}": value for n, value in enumerate(residuals, start=1)},
     }
 
 
 @torch.no_grad()
 def kept_cell(encoder: SlotEncoder, embedded: Tensor) -> dict[str, Tensor]:
-    """The trained slot attention and something to run it on, small enough to keep (float16): its weights as weights/<name>, and for embedded inputs
-    (B, N, input_size) what it attends to, inputs (B, N, input_size), and initial slots (B, K, slot_size)."""
-    tensors = {
-        f"weights/{name}": value for name, value in encoder.slot_attention.state_dict().items()
-    }
-    tensors |= {
-        "inputs": encoder.inputs(embedded),
-        "slots": encoder.initial_slots(slot_noise(encoder, len(embedded), seed=0)),
-    }
+    """Return the trained slot attention and something to run it on, small enough to keep (float16).
+
+    Its weights are named weights/<name>; for embedded inputs (B, N, input_size), `inputs` is what
+    it attends to, (B, N, input_size), and `slots` are initial slots (B, K, slot_size).
+    """
+    weights = encoder.slot_attention.state_dict()
+    tensors = {f"weights/{name}": value for name, value in weights.items()}
+    tensors["inputs"] = encoder.inputs(embedded)
+    tensors["slots"] = encoder.initial_slots(slot_noise(encoder, len(embedded), seed=0))
     return {name: value.half() for name, value in tensors.items()}
 
 
-def settings_at_test_time(
-    num_slots: tuple[int, ...], num_iterations: tuple[int, ...]
-) -> dict[str, dict[str, int]]:
-    """Suffix of a metric's name -> the setting it is measured in: as trained, with so many slots, with so many iterations."""
-    slots = {f"_slots_{k}": {"num_slots": k} for k in num_slots}
-    return {"": {}, **slots, **{f"_iterations_{n}": {"num_iterations": n} for n in num_iterations}}
+def load_cell(
+    path: Path, model, solver, adjoint, dtype: torch.dtype = torch.float32
+) -> tuple[SlotAttention, Tensor, Tensor]:
+    """Load what `kept_cell` kept, under any solver and adjoint; `model` is the model's config.
+
+    Returns the slot attention, its inputs (B, N, D) and initial slots (B, K, D).
+    """
+    tensors = {name: value.to(dtype) for name, value in load_tensors(path)[0].items()}
+    inputs, slots = tensors.pop("inputs"), tensors.pop("slots")
+    attention = SlotAttention(
+        inputs.shape[-1],
+        model.slot_size,
+        model.mlp_hidden_size,
+        solver,
+        adjoint,
+        getattr(model, "num_slot_heads", 1),  # Locatello et al.'s models have one
+    )
+    weights = {name.removeprefix("weights/"): value for name, value in tensors.items()}
+    attention.to(dtype).load_state_dict(weights)
+    return attention, inputs, slots
+
+
+def at_test_time(
+    encoder: SlotEncoder, num_slots: tuple[int, ...], num_iterations: tuple[int, ...]
+) -> dict[str, dict]:
+    """Return the settings that a trained model is scored in: suffix of the metrics' names -> what
+    differs from training, a number of slots or a solver.
+
+    A solver without `max_steps` iterates as it was trained to.
+    """
+    settings: dict[str, dict] = {"": {}}
+    for k in num_slots:
+        settings[f"_slots_{k}"] = {"num_slots": k}
+    solver = encoder.slot_attention.solver
+    if is_dataclass(solver) and "max_steps" in [f.name for f in fields(solver)]:
+        for n in num_iterations:
+            settings[f"_iterations_{n}"] = {"solver": replace(solver, max_steps=n)}
+    return settings

@@ -41,13 +41,13 @@ from PIL import Image
 
 from paper_lib.data.cache import Cache, write_row
 from paper_lib.data.clevr_format import CROP, PICTURE_HEIGHT, PICTURE_WIDTH
-from paper_lib.data.parallel import cores
 from paper_lib.data.readers import tfrecord
 from paper_lib.data.readers.limits import Limits
 from paper_lib.data.readers.pictures import shrink_mask
 from paper_lib.data.readers.tree import READER_VERSION, Fault, Tree, TreeError, version_of
 from paper_lib.data.splits import check_split, split_rows
 from paper_lib.system.files import write_json
+from paper_lib.system.machine import cores
 from paper_lib.system.progress import bar
 
 FILE = "clevr_with_masks_train.tfrecords"

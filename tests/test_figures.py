@@ -9,10 +9,18 @@ from paper_lib import data
 from paper_lib.data.generators.photos import PHOTOGRAPHS
 from paper_lib.metrics import frechet
 from paper_lib.models import VARIANTS
-from paper_lib.paper import experiments, plots
-from paper_lib.paper.experiments import NOTEBOOKS, PROFILES
+from paper_lib.paper import figures, parameters, plots, profiles
+from paper_lib.paper.figures import NOTEBOOKS
+from paper_lib.paper.profiles import PROFILES
+from paper_lib.runs import with_needs
 
-SETTINGS = {name: experiments.setting(name) for name in PROFILES}
+
+def needs(config):
+    """The runs that a run builds on, directly or not."""
+    return with_needs(config.needs())
+
+
+SETTINGS = {name: parameters.check(name) for name in PROFILES}
 SMALL = [name for name in PROFILES if name != "paper"]
 every_profile = pytest.mark.parametrize("profile", PROFILES)
 every_small_profile = pytest.mark.parametrize("profile", SMALL)
@@ -60,7 +68,7 @@ def slates(setting, notebooks=tuple(name for name in NOTEBOOKS if name not in LO
     return {
         config: None
         for name in notebooks
-        for config in experiments.runs_of(name, setting)
+        for config in figures.runs_of(name, setting)
         if config.kind == "slate"
     }
 
@@ -72,14 +80,14 @@ def slates(setting, notebooks=tuple(name for name in NOTEBOOKS if name not in LO
 def test_pairs_differ_in_nothing_but_the_variant(profile):
     setting = SETTINGS[profile]
     groups = [
-        experiments.vanilla_and_implicit(setting),
-        *experiments.solvers(setting).values(),
-        *experiments.gradient_norms(setting).values(),
+        figures.vanilla_and_implicit(setting),
+        *figures.solvers(setting).values(),
+        *figures.gradient_norms(setting).values(),
     ]
-    for of in (experiments.tricks, experiments.iterations, experiments.generalisation):
+    for of in (figures.tricks, figures.iterations, figures.generalisation):
         by_rest = {}
         for (first, second), configs in of(setting).items():
-            method, rest = (second, first) if of is experiments.generalisation else (first, second)
+            method, rest = (second, first) if of is figures.generalisation else (first, second)
             by_rest.setdefault(rest, {})[method] = configs
         groups += by_rest.values()
     assert len(groups) > 10
@@ -99,7 +107,7 @@ def test_pairs_differ_in_nothing_but_the_variant(profile):
 @every_profile
 def test_each_removal_removes_one_trick(profile):
     setting = SETTINGS[profile]
-    groups = experiments.tricks(setting)
+    groups = figures.tricks(setting)
     assert set(groups) == {
         (method, what) for method in ("vanilla", "IN") for what in ("nothing", *TRICKS)
     }
@@ -124,9 +132,9 @@ def test_each_removal_removes_one_trick(profile):
 def test_runs_with_the_tricks_and_without_differ_in_the_tricks(profile):
     setting = SETTINGS[profile]
     solvers, tricks, pair = (
-        experiments.solvers(setting),
-        experiments.tricks(setting),
-        experiments.vanilla_and_implicit(setting),
+        figures.solvers(setting),
+        figures.tricks(setting),
+        figures.vanilla_and_implicit(setting),
     )
     assert (
         solvers["with all tricks"]["IN"] == tricks["IN", "nothing"]
@@ -149,14 +157,14 @@ def test_runs_with_the_tricks_and_without_differ_in_the_tricks(profile):
 
 
 def test_the_tricks_are_the_papers():
-    papers = experiments.tricks(SETTINGS["paper"])["IN", "nothing"][0].training
+    papers = figures.tricks(SETTINGS["paper"])["IN", "nothing"][0].training
     assert (papers.steps, papers.warmup_steps, papers.clip, papers.lr_decay_epochs) == (
         250_000,
         30_000,
         1.0,
         4,
     )
-    ours = experiments.tricks(SETTINGS["cpu"])["IN", "nothing"][0].training
+    ours = figures.tricks(SETTINGS["cpu"])["IN", "nothing"][0].training
     assert (
         ours.warmup_steps / ours.steps == papers.warmup_steps / papers.steps
         and ours.clip == papers.clip
@@ -166,7 +174,7 @@ def test_the_tricks_are_the_papers():
 @every_profile
 def test_solvers(profile):
     setting = SETTINGS[profile]
-    groups, pair = experiments.solvers(setting), experiments.vanilla_and_implicit(setting)
+    groups, pair = figures.solvers(setting), figures.vanilla_and_implicit(setting)
     everything = next(iter(groups.values()))
     assert set(everything) == set(VARIANTS), (
         "Table 2, and Anderson's solver in both places and forward alone"
@@ -180,13 +188,13 @@ def test_solvers(profile):
 @every_profile
 def test_the_cost_is_measured_at_the_sizes_of_the_runs(profile):
     setting = SETTINGS[profile]
-    cost, run = experiments.solver_cost(setting), experiments.vanilla_and_implicit(setting)["IN"][0]
+    cost, run = figures.solver_cost(setting), figures.vanilla_and_implicit(setting)["IN"][0]
     assert (
         set(cost.variants) == set(VARIANTS)
         and cost.iterations == (run.model.num_iterations,)
         and cost.training_step == run.model
     )
-    assert {path.split(".")[0] for path in differ(cost, experiments.complexity(setting))} == {
+    assert {path.split(".")[0] for path in differ(cost, profiles.complexity(setting))} == {
         "variants",
         "iterations",
         "training_step",
@@ -199,7 +207,7 @@ def test_the_cost_is_measured_at_the_sizes_of_the_runs(profile):
 @every_profile
 def test_iterations_differ_in_their_number_and_length(profile):
     setting = SETTINGS[profile]
-    groups, pair = experiments.iterations(setting), experiments.vanilla_and_implicit(setting)
+    groups, pair = figures.iterations(setting), figures.vanilla_and_implicit(setting)
     counts = {n for _, n in groups}
     assert set(groups) == {(method, n) for method in pair for n in counts} and {1, 7} <= counts
     if profile in ("cpu", "paper"):
@@ -224,7 +232,7 @@ def test_iterations_differ_in_their_number_and_length(profile):
 @every_profile
 def test_precisions_differ_in_the_precision(profile):
     setting = SETTINGS[profile]
-    groups, pair = experiments.precisions(setting), experiments.vanilla_and_implicit(setting)
+    groups, pair = figures.precisions(setting), figures.vanilla_and_implicit(setting)
     assert list(groups) == [
         (method, precision) for method in ("vanilla", "IN") for precision in ("float32", "bfloat16")
     ]
@@ -240,8 +248,8 @@ def test_precisions_differ_in_the_precision(profile):
 @every_profile
 def test_one_iteration_beside_the_pair(profile):
     setting = SETTINGS[profile]
-    groups, pair = experiments.one_iteration(setting), experiments.vanilla_and_implicit(setting)
-    assert groups == {"vanilla, n = 1": experiments.iterations(setting)["vanilla", 1], **pair}
+    groups, pair = figures.one_iteration(setting), figures.vanilla_and_implicit(setting)
+    assert groups == {"vanilla, n = 1": figures.iterations(setting)["vanilla", 1], **pair}
     for one, usual in paired(groups["vanilla, n = 1"], pair["vanilla"]):
         assert differ(one, usual) == {"model.num_iterations"} and one.model.num_iterations == 1, (
             "as long as the pair, too"
@@ -252,7 +260,7 @@ def test_one_iteration_beside_the_pair(profile):
 @every_profile
 def test_gradient_norms_are_of_runs_that_other_figures_show(profile):
     setting = SETTINGS[profile]
-    groups, tricks = experiments.gradient_norms(setting), experiments.tricks(setting)
+    groups, tricks = figures.gradient_norms(setting), figures.tricks(setting)
     assert groups["clipping"] == {
         method: tricks[method, "clipping"] for method in ("vanilla", "IN")
     }
@@ -269,7 +277,7 @@ def test_gradient_norms_are_of_runs_that_other_figures_show(profile):
 @every_profile
 def test_the_set_predictors_differ_in_method_and_iterations(profile):
     setting = SETTINGS[profile]
-    groups = experiments.property_prediction(setting)
+    groups = figures.property_prediction(setting)
     assert (
         set(groups) >= {("vanilla", 1), ("vanilla", 3), ("IN", 3), ("IN", 7)}
         and max(n for method, n in groups if method == "IN") > 7
@@ -287,7 +295,7 @@ def test_the_set_predictors_differ_in_method_and_iterations(profile):
 @every_profile
 def test_the_autoencoders_differ_in_method_alone(profile):
     setting = SETTINGS[profile]
-    groups = experiments.segmentation(setting)
+    groups = figures.segmentation(setting)
     for config, other in paired(groups["vanilla"], groups["IN"]):
         assert differ(config, other) == {"model.variant"} and config.training.clip is None
         assert differ(config.crowded, config.data) <= {"num_scenes", "min_objects", "max_objects"}
@@ -298,30 +306,30 @@ def test_the_autoencoders_differ_in_method_alone(profile):
 
 
 def test_crowded_scenes_follow_the_overrides():
-    setting = experiments.setting("smoke", overrides={"data.size": 32, "model.image_size": 32})
-    (config,) = experiments.segmentation(setting)["IN"]
+    setting = parameters.check("smoke", overrides={"data.size": 32, "model.image_size": 32})
+    (config,) = figures.segmentation(setting)["IN"]
     assert (
         config.crowded.size == config.data.size == 32
         and config.crowded.min_objects > config.data.max_objects
     )
 
 
-@pytest.mark.parametrize("figure", [experiments.property_prediction, experiments.segmentation])
+@pytest.mark.parametrize("figure", [figures.property_prediction, figures.segmentation])
 def test_what_these_figures_compare_is_not_overridden(figure):
-    changed = experiments.setting("smoke", overrides={"training.steps": 3})
+    changed = parameters.check("smoke", overrides={"training.steps": 3})
     assert {config.training.steps for group in figure(changed).values() for config in group} == {3}
-    if figure is experiments.property_prediction:
+    if figure is figures.property_prediction:
         with pytest.raises(ValueError, match="model.num_iterations is what this figure compares"):
-            figure(experiments.setting("smoke", overrides={"model.num_iterations": 5}))
+            figure(parameters.check("smoke", overrides={"model.num_iterations": 5}))
 
 
 @pytest.mark.parametrize("profile", SMALL)
 def test_a_caption_says_what_the_model_is_trained_on(profile):
     setting = SETTINGS[profile]
-    words = setting.caption_of(*experiments.segmentation(setting)["IN"])
+    words = setting.caption_of(*figures.segmentation(setting)["IN"])
     assert words.startswith(
         "Generated CLEVR scenes, not the authors' files."
-    ) and "dVAE" not in words.replace(experiments.PROFILES[profile], "")
+    ) and "dVAE" not in words.replace(profiles.PROFILES[profile], "")
     if profile in ("quick", "cpu"):
         assert "dVAE" not in words and "smaller networks" in words
 
@@ -329,7 +337,7 @@ def test_a_caption_says_what_the_model_is_trained_on(profile):
 @every_profile
 def test_figures_share_their_runs(profile):
     setting = SETTINGS[profile]
-    named = {name: set(experiments.runs_of(name, setting)) for name in NOTEBOOKS}
+    named = {name: set(figures.runs_of(name, setting)) for name in NOTEBOOKS}
     assert named["fig12_13_no_clipping"] <= named["fig05_optimization_tricks"]
     assert named["fig04_qualitative"] == named["tab03_fid_mse"]
     assert {c for c in named["tab03_fid_mse"] if c.kind != "regeneration"} <= named[
@@ -353,7 +361,7 @@ def test_figures_share_their_runs(profile):
 @every_profile
 def test_data_sets_differ_in_their_data_alone(profile):
     setting = SETTINGS[profile]
-    groups, pair = experiments.generalisation(setting), experiments.vanilla_and_implicit(setting)
+    groups, pair = figures.generalisation(setting), figures.vanilla_and_implicit(setting)
     third = "COCO-2017" if profile == "paper" else "photos"
     assert list(dict.fromkeys(name for name, _ in groups)) == ["CLEVR-Mirror", "ShapeStacks", third]
     expected = {
@@ -378,8 +386,8 @@ def test_data_sets_differ_in_their_data_alone(profile):
 def test_the_papers_data_sets():
     """Sec. 5.3 at 64x64 and at 96x96; Table 3 and Figure 4 at 96x96, all test images, with the network of FID."""
     setting = SETTINGS["paper"]
-    small, large = (experiments.generalisation(setting, size) for size in (64, 96))
-    assert experiments.resolutions(setting) == (64, 96)
+    small, large = (figures.generalisation(setting, size) for size in (64, 96))
+    assert figures.resolutions(setting) == (64, 96)
     for key, configs in small.items():
         for config, larger in paired(configs, large[key]):
             assert differ(config, larger) == {"data.size", "model.image_size"} and (
@@ -390,7 +398,7 @@ def test_the_papers_data_sets():
     assert shown == {
         config for groups in (small, large) for configs in groups.values() for config in configs
     }
-    scored = experiments.regeneration(setting)
+    scored = figures.regeneration(setting)
     assert {key: [run.slate for run in group] for key, group in scored.items()} == large
     assert {(run.features, run.images) for group in scored.values() for run in group} == {
         ("inception", None)
@@ -402,11 +410,11 @@ def test_the_papers_data_sets():
 def test_the_small_scales_data_sets(profile):
     """What generators can make, at one size; the stand-in network, whose distances are not FID."""
     setting = SETTINGS[profile]
-    (size,) = experiments.resolutions(setting)
-    groups, scored = experiments.generalisation(setting), experiments.regeneration(setting)
+    (size,) = figures.resolutions(setting)
+    groups, scored = figures.generalisation(setting), figures.regeneration(setting)
     assert {config.data.size for config in slates(setting)} == {
         size
-    } and groups == experiments.generalisation(setting, size)
+    } and groups == figures.generalisation(setting, size)
     for config in slates(setting):
         assert (
             config.data.door == "generator"
@@ -414,7 +422,7 @@ def test_the_small_scales_data_sets(profile):
         )
     assert {key: [run.slate for run in group] for key, group in scored.items()} == groups
     assert {run.features for group in scored.values() for run in group} == {"efficientnet-lite0"}
-    other = experiments.regeneration(setting, "inception")
+    other = figures.regeneration(setting, "inception")
     assert all(
         differ(a, b) == {"features"} and a.features == "inception"
         for key in scored
@@ -460,7 +468,7 @@ def prerequisites(config):
 def test_what_is_needed_comes_first_and_once(notebook, profile):
     setting = SETTINGS[profile]
     listed, shown = (
-        experiments.runs_of(notebook, setting),
+        figures.runs_of(notebook, setting),
         [config for group in NOTEBOOKS[notebook](setting).values() for config in group],
     )
     assert len(set(listed)) == len(listed)
@@ -471,22 +479,15 @@ def test_what_is_needed_comes_first_and_once(notebook, profile):
 
 def test_needs():
     setting = SETTINGS["smoke"]
-    scored = experiments.regeneration(setting)["ShapeStacks", "IN"][0]
+    scored = figures.regeneration(setting)["ShapeStacks", "IN"][0]
     assert (
-        experiments.needs(scored) == [scored.slate.dvae, scored.slate]
+        needs(scored) == [scored.slate.dvae, scored.slate]
         and scored.slate.dvae.data.name == "shapestacks"
     )
-    assert (
-        experiments.needs(scored.slate) == [scored.slate.dvae]
-        and experiments.needs(scored.slate.dvae) == []
-    )
-    assert (
-        experiments.needs(experiments.complexity(setting))
-        == experiments.needs(experiments.solver_cost(setting))
-        == []
-    )
-    joint = experiments.regeneration(SETTINGS["paper"])["ShapeStacks", "IN"][0]
-    assert experiments.needs(joint) == [joint.slate] and experiments.needs(joint.slate) == []
+    assert needs(scored.slate) == [scored.slate.dvae] and needs(scored.slate.dvae) == []
+    assert needs(profiles.complexity(setting)) == needs(figures.solver_cost(setting)) == []
+    joint = figures.regeneration(SETTINGS["paper"])["ShapeStacks", "IN"][0]
+    assert needs(joint) == [joint.slate] and needs(joint.slate) == []
 
 
 # ---------------------------------------------------------------- parameters
@@ -499,7 +500,7 @@ def trained(group):
 @every_profile
 def test_given_seeds_are_those_of_every_run(profile):
     for seeds, expected in (([4, 1], (4, 1)), (7, (7,)), ((0,), (0,))):
-        setting = experiments.setting(profile, seeds)
+        setting = parameters.check(profile, seeds)
         assert setting.seeds == setting.swept_seeds == expected
         for notebook in NOTEBOOKS.values():
             for group in notebook(setting).values():
@@ -512,12 +513,10 @@ def test_the_profiles_own_seeds(profile):
     setting = SETTINGS[profile]
     expected = {"cpu": ((0, 1, 2), (0,)), "paper": ((0, 1, 2, 3),) * 2}.get(profile, ((0,),) * 2)
     assert (setting.seeds, setting.swept_seeds) == expected
-    pair = [
-        config for group in experiments.vanilla_and_implicit(setting).values() for config in group
-    ]
+    pair = [config for group in figures.vanilla_and_implicit(setting).values() for config in group]
     half = [
         config
-        for (_, precision), group in experiments.precisions(setting).items()
+        for (_, precision), group in figures.precisions(setting).items()
         for config in group
         if precision == "bfloat16"
     ]
@@ -535,46 +534,46 @@ def test_the_profiles_own_seeds(profile):
 
 
 COMPARED = [
-    (experiments.tricks, "training.clip", 0.5),
-    (experiments.tricks, "training.lr_decay_epochs", 2),
-    (experiments.tricks, "training.warmup_steps", 3),
-    (experiments.gradient_norms, "training.clip", None),
-    (experiments.iterations, "model.num_iterations", 3),
-    (experiments.one_iteration, "model.num_iterations", 7),
-    (experiments.generalisation, "data.name", "shapestacks"),
-    (experiments.regeneration, "data.name", "shapestacks"),
+    (figures.tricks, "training.clip", 0.5),
+    (figures.tricks, "training.lr_decay_epochs", 2),
+    (figures.tricks, "training.warmup_steps", 3),
+    (figures.gradient_norms, "training.clip", None),
+    (figures.iterations, "model.num_iterations", 3),
+    (figures.one_iteration, "model.num_iterations", 7),
+    (figures.generalisation, "data.name", "shapestacks"),
+    (figures.regeneration, "data.name", "shapestacks"),
 ]
 
 
 @pytest.mark.parametrize("profile", ["smoke", "paper"])
 @pytest.mark.parametrize("groups, path, value", COMPARED)
 def test_what_a_figure_compares_cannot_be_overridden(groups, path, value, profile):
-    setting = experiments.setting(profile, overrides={path: value})
+    setting = parameters.check(profile, overrides={path: value})
     with pytest.raises(
         ValueError, match=f"overrides: {re.escape(path)} is what this figure compares"
     ):
         groups(setting)
-    for config in experiments.vanilla_and_implicit(setting)["IN"]:
+    for config in figures.vanilla_and_implicit(setting)["IN"]:
         assert flat(config)[path] == value, "of figures that do not compare it"
 
 
 def test_several_are_all_named_and_sizes_are_compared_at_the_papers_scale():
     with pytest.raises(ValueError, match=r"training\.clip and training\.warmup_steps is"):
-        experiments.tricks(
-            experiments.setting(
+        figures.tricks(
+            parameters.check(
                 "smoke", overrides={"training.warmup_steps": 1, "lr": 1.0, "training.clip": 2.0}
             )
         )
-    setting = experiments.setting("paper", overrides={"data.size": 32, "model.image_size": 32})
+    setting = parameters.check("paper", overrides={"data.size": 32, "model.image_size": 32})
     with pytest.raises(ValueError, match=r"data\.size and model\.image_size"):
-        experiments.runs_of("sec53_validation_loss", setting)
+        figures.runs_of("sec53_validation_loss", setting)
     with pytest.raises(ValueError, match="clip"):
-        experiments.solvers(experiments.setting("smoke", overrides={"training.clip": 0.5}))
+        figures.solvers(parameters.check("smoke", overrides={"training.clip": 0.5}))
 
 
 @every_profile
 def test_an_overridden_number_of_steps_is_that_of_every_run(profile):
-    setting = experiments.setting(profile, overrides={"training.steps": 4, "model.num_slots": 2})
+    setting = parameters.check(profile, overrides={"training.steps": 4, "model.num_slots": 2})
     configs = slates(setting)
     assert len(configs) > 20 and {(c.training.steps, c.model.num_slots) for c in configs} == {
         (4, 2)
@@ -586,7 +585,7 @@ def test_an_overridden_number_of_steps_is_that_of_every_run(profile):
 
 @every_small_profile
 def test_an_overridden_data_set_reaches_the_dvaes(profile):
-    setting = experiments.setting(
+    setting = parameters.check(
         profile, overrides={"data.num_scenes": 61, "model.vocab_size": 20, "data.seed": 5}
     )
     for config in slates(setting):
@@ -601,25 +600,25 @@ def test_an_overridden_data_set_reaches_the_dvaes(profile):
 @every_profile
 def test_steps_are_the_profiles_unless_given_or_overridden(profile):
     setting = SETTINGS[profile]
-    usual = experiments.slate(setting, "IN", 0)
-    given = experiments.slate(setting, "IN", 0, steps=5)
+    usual = profiles.slate(setting, "IN", 0)
+    given = profiles.slate(setting, "IN", 0, steps=5)
     assert given.training.steps == 5 and differ(given, usual) == {"training.steps"}
-    overridden = experiments.setting(profile, overrides={"training.steps": 4})
-    assert experiments.slate(overridden, "IN", 0, steps=5).training.steps == 4
+    overridden = parameters.check(profile, overrides={"training.steps": 4})
+    assert profiles.slate(overridden, "IN", 0, steps=5).training.steps == 4
 
 
 def test_a_change_reaches_the_config_that_it_names():
     setting = SETTINGS["smoke"]
-    changed = experiments.slate(setting, "BB", 3, model__num_iterations=2, lr=0.5)
+    changed = profiles.slate(setting, "BB", 3, model__num_iterations=2, lr=0.5)
     assert (changed.model.variant, changed.seed, changed.model.num_iterations, changed.lr) == (
         "BB",
         3,
         2,
         0.5,
     )
-    assert differ(changed, experiments.slate(setting, "BB", 3)) == {"model.num_iterations", "lr"}
+    assert differ(changed, profiles.slate(setting, "BB", 3)) == {"model.num_iterations", "lr"}
     with pytest.raises(ValueError, match="'model.iterations'.*num_iterations"):
-        experiments.slate(setting, "IN", 0, model__iterations=2)
+        profiles.slate(setting, "IN", 0, model__iterations=2)
 
 
 # ---------------------------------------------------------------- captions
@@ -630,7 +629,7 @@ def caption(setting, of):
 
 
 def test_a_caption_says_where_every_picture_comes_from():
-    small = caption(SETTINGS["cpu"], experiments.generalisation)
+    small = caption(SETTINGS["cpu"], figures.generalisation)
     for words in (
         "Generated CLEVR-Mirror scenes, not the authors' files.",
         "Generated ShapeStacks scenes, not the authors' files.",
@@ -638,9 +637,9 @@ def test_a_caption_says_where_every_picture_comes_from():
     ):
         assert small.count(words) == 1, "once, however many runs"
     assert PROFILES["cpu"] in small and "COCO-2017" not in small
-    papers = caption(SETTINGS["paper"], experiments.generalisation)
+    papers = caption(SETTINGS["paper"], figures.generalisation)
     assert "COCO-2017, the authors' files." in papers and "photo" not in papers
-    files = experiments.setting("cpu", overrides={"data.door": "files", "data.name": "shapestacks"})
+    files = parameters.check("cpu", overrides={"data.door": "files", "data.name": "shapestacks"})
     assert (
         files.caption.startswith("ShapeStacks scenes, the authors' files.")
         and "Overridden: data.door = files, data.name = shapestacks." in files.caption
@@ -651,7 +650,7 @@ def test_a_caption_says_where_every_picture_comes_from():
 def test_the_settings_own_caption_is_that_of_its_pair(profile):
     setting = SETTINGS[profile]
     assert (
-        setting.caption == caption(setting, experiments.vanilla_and_implicit)
+        setting.caption == caption(setting, figures.vanilla_and_implicit)
         and "CLEVR-Mirror" in setting.caption
         and "Stacks" not in setting.caption
     )
@@ -660,7 +659,7 @@ def test_the_settings_own_caption_is_that_of_its_pair(profile):
 @every_profile
 def test_a_caption_says_how_long_its_own_runs_were_trained(profile):
     """The sweeps can be shorter than the pair, and a figure of both names both."""
-    for of in (experiments.vanilla_and_implicit, experiments.tricks, experiments.iterations):
+    for of in (figures.vanilla_and_implicit, figures.tricks, figures.iterations):
         lengths = sorted(
             {config.training.steps for group in of(SETTINGS[profile]).values() for config in group}
         )
@@ -673,30 +672,30 @@ def test_a_caption_says_how_long_its_own_runs_were_trained(profile):
 def test_photographs_are_as_many_as_the_caption_says():
     train, validation, test = ([p.split for p in PHOTOGRAPHS].count(split) for split in data.SPLITS)
     words = f"Crops of {len(PHOTOGRAPHS)} photographs ({train} to train on, {validation} to validate, {test} to test)"
-    assert words in caption(SETTINGS["cpu"], experiments.generalisation)
+    assert words in caption(SETTINGS["cpu"], figures.generalisation)
 
 
 @pytest.mark.parametrize("profile", ["cpu", "paper"])
 def test_the_authors_files_of_all_three_data_sets(profile):
-    setting = experiments.setting(profile, overrides={"data.door": "files"})
-    assert list(experiments.data_sets(setting)) == ["CLEVR-Mirror", "ShapeStacks", "COCO-2017"]
-    configs = [group[0] for group in experiments.generalisation(setting).values()]
+    setting = parameters.check(profile, overrides={"data.door": "files"})
+    assert list(profiles.data_sets(setting)) == ["CLEVR-Mirror", "ShapeStacks", "COCO-2017"]
+    configs = [group[0] for group in figures.generalisation(setting).values()]
     assert {(c.data.name, c.data.door) for c in configs} == {
         (name, "files") for name in ("clevr_mirror", "shapestacks", "coco")
     }
-    assert not set(experiments.data_sets(setting)) & set(experiments.STAND_INS)
+    assert not set(profiles.data_sets(setting)) & set(profiles.STAND_INS)
 
 
 def test_stand_ins_are_what_the_small_profiles_show_in_cocos_place():
-    assert set(experiments.data_sets(experiments.setting("cpu"))) - set(
-        experiments.data_sets(experiments.setting("paper"))
-    ) == set(experiments.STAND_INS)
+    assert set(profiles.data_sets(parameters.check("cpu"))) - set(
+        profiles.data_sets(parameters.check("paper"))
+    ) == set(profiles.STAND_INS)
 
 
 def test_another_size_is_the_one_resolution():
-    setting = experiments.setting("cpu", overrides={"data.size": 48, "model.image_size": 48})
-    assert experiments.resolutions(setting) == (48,)
+    setting = parameters.check("cpu", overrides={"data.size": 48, "model.image_size": 48})
+    assert figures.resolutions(setting) == (48,)
     assert {
         (c.data.size, c.model.image_size)
-        for (c, *_) in experiments.generalisation(setting, 48).values()
+        for (c, *_) in figures.generalisation(setting, 48).values()
     } == {(48, 48)}

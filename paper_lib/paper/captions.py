@@ -1,0 +1,42 @@
+"""The line under a figure: where its pictures come from, how long was trained, at which scale."""
+
+from __future__ import annotations
+
+from paper_lib.paper.parameters import Parameters
+from paper_lib.paper.profiles import LOCATELLO_SCALES, scale_of, slate
+
+_SOURCES = {
+    ("clevr_mirror", "generator"): "Generated CLEVR-Mirror scenes, not the authors' files.",
+    ("clevr", "generator"): "Generated CLEVR scenes, not the authors' files.",
+    ("shapestacks", "generator"): "Generated ShapeStacks scenes, not the authors' files.",
+    ("photos", "generator"): "Crops of 7 photographs (5 to train on, 1 to validate, 1 to test), "
+    "in place of COCO: inconclusive by construction.",
+    ("clevr_mirror", "files"): "CLEVR-Mirror scenes, the authors' files.",
+    ("clevr", "files"): "CLEVR scenes, the authors' files.",
+    ("clevr_with_masks", "files"): "CLEVR with masks, the authors' file.",
+    ("shapestacks", "files"): "ShapeStacks scenes, the authors' files.",
+    ("coco", "files"): "COCO-2017, the authors' files.",
+}
+
+
+def caption(given: Parameters, *configs) -> str:
+    """Return the caption of a figure that shows these runs: on one data set or several, of SLATE or
+    of Locatello et al.'s models. Without configs it is that of the pair that most figures compare.
+    """
+    configs = configs or (slate(given, "IN", given.seeds[0]),)
+    sources = []
+    for config in configs:
+        name, door = config.data.name, config.data.door
+        sources.append(_SOURCES.get((name, door), f"{name}, the authors' files."))
+    steps = sorted({config.training.steps for config in configs})
+    if configs[0].kind == "slate":
+        scales = [scale_of(given, config) for config in configs]
+    else:
+        scales = [LOCATELLO_SCALES[given.profile]]
+    text = " ".join(dict.fromkeys(sources))
+    text += f" {' or '.join(f'{n:,}' for n in steps)} training steps."
+    text += f" Scale ({given.profile}): {'; and '.join(dict.fromkeys(scales))}."
+    if given.overrides:
+        changes = ", ".join(f"{name} = {value}" for name, value in given.overrides.items())
+        text += f" Overridden: {changes}."
+    return text

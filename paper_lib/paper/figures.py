@@ -1,0 +1,280 @@
+"""Which runs each figure and table shows, as data: a function a figure, a list of notebooks.
+
+A figure is a dict from what it compares, such as a method, to the configs of its runs, one a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from paper_lib.paper.complexity import ComplexityRunConfig
+from paper_lib.paper.evidence import evidence
+from paper_lib.paper.parameters import Parameters
+from paper_lib.paper.profiles import (
+    ITERATIONS_STEPS,
+    REGENERATED_IMAGES,
+    autoencoder,
+    complexity,
+    data_sets,
+    set_prediction,
+    slate,
+    with_tricks,
+)
+from paper_lib.paper.regeneration import RegenerationRunConfig
+from paper_lib.runs import with_needs
+from paper_lib.training.autoencoder import AutoencoderRunConfig
+from paper_lib.training.set_prediction import SetPredictionRunConfig
+from paper_lib.training.slate import SLATERunConfig
+
+METHODS = ("vanilla", "IN")
+PAPERS_VARIANTS = ("vanilla", "IB", "BB", "IN", "BN")  # the rows of Table 2
+ALL_VARIANTS = (*PAPERS_VARIANTS, "AA", "AN")  # and ours
+
+
+def vanilla_and_implicit(given: Parameters) -> dict[str, list[SLATERunConfig]]:
+    """Return the pair that most figures compare: method -> runs."""
+    return {method: [slate(given, method, seed) for seed in given.seeds] for method in METHODS}
+
+
+def flagship(given: Parameters) -> dict[str, list[SLATERunConfig]]:
+    """Return the pair at the profile's largest scale: method -> runs. Where a profile has only one,
+    it is `vanilla_and_implicit`."""
+    return {
+        method: [slate(given, method, seed, scale="flagship") for seed in given.seeds]
+        for method in METHODS
+    }
+
+
+def solvers(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
+    """Fig. 3b: how runs are trained -> variant -> runs.
+
+    The variants are Table 2's five pairs, and Anderson's solver, ours, in both places and forward
+    alone. The paper trains with all the optimisation tricks. The small profiles do so for the
+    paper's pairs, beside training without, as elsewhere in them.
+    """
+    pair = vanilla_and_implicit(given)
+    plain = {}
+    for name in ALL_VARIANTS:
+        plain[name] = pair.get(name) or [slate(given, name, seed) for seed in given.swept_seeds]
+    if given.profile == "paper":
+        return {"with all tricks": plain}
+    tricked = {}
+    for name in PAPERS_VARIANTS:
+        tricked[name] = [with_tricks(given, name, seed) for seed in given.swept_seeds]
+    return {"without the tricks": plain, "with all tricks": tricked}
+
+
+def solver_cost(given: Parameters) -> ComplexityRunConfig:
+    """Table 2's cost: time and memory of slot attention and of a training step under every pair, at
+    the number of iterations that the runs train with."""
+    model = slate(given, "IN", 0).model
+    variants = next(iter(solvers(given).values()))
+    return replace(
+        complexity(given),
+        variants=tuple(variants),
+        iterations=(model.num_iterations,),
+        training_step=model,
+    )
+
+
+def tricks(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
+    """Fig. 5: (method, what is removed of the optimisation tricks) -> runs."""
+    removals = {
+        "nothing": {},
+        "lr decay": {"training__lr_decay_epochs": None},
+        "clipping": {"training__clip": None},
+        "warm-up": {"training__warmup_steps": 0},
+    }
+    groups = {}
+    for removed, changes in removals.items():
+        for method in METHODS:
+            runs = [with_tricks(given, method, seed, **changes) for seed in given.swept_seeds]
+            groups[method, removed] = runs
+    return groups
+
+
+def gradient_norms(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
+    """Fig. 6a: what is left out -> method -> runs.
+
+    The paper leaves out clipping; the small profiles' usual runs leave out every trick.
+    """
+    swept = tricks(given)
+    groups = {"clipping": {method: swept[method, "clipping"] for method in METHODS}}
+    if given.profile != "paper":
+        groups["any trick"] = vanilla_and_implicit(given)
+    return groups
+
+
+def iterations(given: Parameters) -> dict[tuple[str, int], list[SLATERunConfig]]:
+    """Fig. 6b: (method, number of iterations) -> runs.
+
+    Those that other figures show as well are as long as these need them.
+    """
+    pair = vanilla_and_implicit(given)
+    usual = pair["IN"][0].model.num_iterations
+    counts = (1, 3, 5, 7, 11, 15) if given.profile in ("cpu", "paper") else (1, 7)
+    groups = {}
+    for method in METHODS:
+        for n in counts:
+            if n == usual:
+                groups[method, n] = pair[method]
+                continue
+            shared = (method, n) == ("vanilla", 1)  # with Fig. 6c
+            steps = None if shared else ITERATIONS_STEPS.get(given.profile)
+            groups[method, n] = [
+                slate(given, method, seed, steps, model__num_iterations=n)
+                for seed in given.swept_seeds
+            ]
+    return groups
+
+
+def one_iteration(given: Parameters) -> dict[str, list[SLATERunConfig]]:
+    """Fig. 6c: vanilla with one iteration, beside the pair."""
+    vanilla = iterations(given)["vanilla", 1]
+    return {"vanilla, n = 1": vanilla, **vanilla_and_implicit(given)}
+
+
+def precisions(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
+    """Beyond the paper: (method, precision) -> runs of the pair, and the same in bfloat16."""
+    groups = {}
+    for method, runs in vanilla_and_implicit(given).items():
+        groups[method, "float32"] = runs
+        groups[method, "bfloat16"] = [
+            slate(given, method, seed, training__precision="bfloat16") for seed in given.seeds
+        ]
+    return groups
+
+
+def generalisation(
+    given: Parameters, size: int | None = None
+) -> dict[tuple[str, str], list[SLATERunConfig]]:
+    """Sec. 5.3, Table 3 and Fig. 4: (data set, method) -> runs; at the paper's scale at `size` 64
+    or 96."""
+    larger = {}
+    if size and size != resolutions(given)[0]:
+        larger = {"data__size": size, "model__image_size": size}
+    groups = {}
+    for name, changes in data_sets(given).items():
+        seeds = given.swept_seeds if changes else given.seeds
+        for method in METHODS:
+            runs = [slate(given, method, seed, **changes, **larger) for seed in seeds]
+            groups[name, method] = runs
+    return groups
+
+
+def resolutions(given: Parameters) -> tuple[int, ...]:
+    """Return the image sizes of Sec. 5.3: two at the paper's scale, the last of them that of
+    Table 3; one elsewhere."""
+    size = slate(given, "IN", given.seeds[0]).data.size
+    return (size, 96) if given.profile == "paper" and size < 96 else (size,)
+
+
+def validation_losses(given: Parameters) -> dict[tuple[str, str, int], list[SLATERunConfig]]:
+    """Sec. 5.3: (data set, method, image size) -> runs."""
+    groups = {}
+    for size in resolutions(given):
+        for key, runs in generalisation(given, size).items():
+            groups[*key, size] = runs
+    return groups
+
+
+def regeneration(
+    given: Parameters, features: str | None = None
+) -> dict[tuple[str, str], list[RegenerationRunConfig]]:
+    """Table 3: (data set, method) -> the test images of every run, regenerated from their slots and
+    scored; `features` as in `RegenerationRunConfig`."""
+    images = REGENERATED_IMAGES[given.profile]
+    usual = "inception" if given.profile == "paper" else "efficientnet-lite0"
+    groups = {}
+    for key, runs in generalisation(given, resolutions(given)[-1]).items():
+        groups[key] = [
+            RegenerationRunConfig(slate=run, images=images, features=features or usual)
+            for run in runs
+        ]
+    return groups
+
+
+def segmentation(given: Parameters) -> dict[str, list[AutoencoderRunConfig]]:
+    """Fig. 8: method -> runs."""
+    return {
+        method: [autoencoder(given, method, seed) for seed in given.swept_seeds]
+        for method in METHODS
+    }
+
+
+def property_prediction(given: Parameters) -> dict[tuple[str, int], list[SetPredictionRunConfig]]:
+    """Fig. 7: (method, number of iterations in training) -> runs."""
+    groups = {}
+    for method, n in (("vanilla", 1), ("vanilla", 3), ("IN", 3), ("IN", 7), ("IN", 11)):
+        groups[method, n] = [
+            set_prediction(given, method, seed, model__num_iterations=n)
+            for seed in given.swept_seeds
+        ]
+    return groups
+
+
+# ---- which notebook shows which ----
+
+
+def _complexity(given: Parameters) -> dict:
+    return {"complexity": [complexity(given)]}
+
+
+def _implicit(given: Parameters) -> dict:
+    return {"IN": vanilla_and_implicit(given)["IN"]}
+
+
+def _solvers_and_cost(given: Parameters) -> dict:
+    return {**solvers(given), "cost": {"cost": [solver_cost(given)]}}
+
+
+def _none(given: Parameters) -> dict:
+    return {}
+
+
+NOTEBOOKS = {
+    "fig01_overview": vanilla_and_implicit,
+    "tab01_complexity": _complexity,
+    "fig02_one_line": _implicit,
+    "fig03a_residuals": vanilla_and_implicit,
+    "fig03b_solvers": _solvers_and_cost,
+    "fig04_qualitative": regeneration,
+    "tab03_fid_mse": regeneration,
+    "sec53_validation_loss": validation_losses,
+    "fig05_optimization_tricks": tricks,
+    "fig06a_gradient_norms": gradient_norms,
+    "fig06b_iterations": iterations,
+    "fig06c_one_iteration": one_iteration,
+    "fig07_property_prediction": property_prediction,
+    "fig08_segmentation_masks": segmentation,
+    "fig09_10_decompositions": vanilla_and_implicit,
+    "fig12_13_no_clipping": tricks,
+    "bfloat16": precisions,
+    "data_gallery": _none,
+}
+
+
+def runs_of(notebook: str, given: Parameters) -> list:
+    """Return every run that a notebook shows, those that others build on first, each once."""
+    if notebook not in NOTEBOOKS:
+        raise ValueError(f"unknown notebook {notebook!r}: choose from {', '.join(NOTEBOOKS)}")
+    return with_needs(list(every_config(NOTEBOOKS[notebook](given))))
+
+
+def all_runs(given: Parameters) -> list:
+    """Return every run of a profile, those that others build on first, each once.
+
+    With the committed results these are also the runs of the protocol that no figure shows yet.
+    """
+    shown = [run for notebook in NOTEBOOKS for run in runs_of(notebook, given)]
+    return with_needs([*shown, *every_config(evidence(given) if given.profile == "cpu" else {})])
+
+
+def every_config(groups: dict) -> Iterable:
+    """Walk the configs of a figure, whose groups may be grouped themselves."""
+    for group in groups.values():
+        if isinstance(group, dict):
+            yield from every_config(group)
+        else:
+            yield from group

@@ -1,0 +1,105 @@
+"""The parameters of a notebook, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from paper_lib.paper.profiles import COMMITTED, PROFILES, SEEDS, SWEPT_SEEDS
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a notebook's parameters ask for; see `check`.
+
+    seeds        those of the pair that most figures compare, `figures.vanilla_and_implicit`
+    swept_seeds  those of every other run
+    custom       whether figures and tables are kept apart from the profile's own
+    """
+
+    profile: str
+    seeds: tuple[int, ...]
+    swept_seeds: tuple[int, ...]
+    device: str
+    if_missing: str
+    overrides: dict
+    custom: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Where figures and tables go, below figures/ and results/."""
+        return f"{self.profile}/custom" if self.custom else self.profile
+
+
+def check(
+    profile: str = "cpu",
+    seeds: int | list[int] | None = None,
+    device: str = "cpu",
+    if_missing: str | None = None,
+    overrides: dict | None = None,
+    custom: bool = False,
+) -> Parameters:
+    """Check a notebook's parameters. Raises ValueError with the remedy where they make no sense.
+
+    profile     smoke, quick, cpu or paper: see `profiles.PROFILES`
+    seeds       a seed or a list of seeds; None takes the profile's own: at the cpu scale three for
+                the pair that most figures compare, and one for the rest
+    device      "cpu", "cuda", "cuda:1", ...
+    if_missing  what to do about a run without results: "error" says how to get it, "train" trains
+                it; None: "error" for profiles whose results are committed, "train" for the others
+    overrides   changes to every run by dotted name, such as {"training.steps": 500,
+                "model.num_slots": 5}; a frozen dVAE follows data.* and model.vocab_size
+    custom      keep figures and tables apart from the profile's own, as is done with overrides and
+                with other seeds than the profile's
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
+    usual_seeds = SEEDS[profile], SWEPT_SEEDS[profile]
+    chosen_seeds = usual_seeds if seeds is None else (_seeds(seeds), _seeds(seeds))
+    _check_device(device)
+    if if_missing is None:
+        if_missing = "error" if profile in COMMITTED else "train"
+    if if_missing not in ("error", "train"):
+        raise ValueError(f"if_missing must be 'error', 'train' or None, got {if_missing!r}")
+    overrides = dict(overrides or {})
+    if fixed := {"seed", "model.variant"} & set(overrides):
+        raise ValueError(
+            f"overrides: {' and '.join(sorted(fixed))} would make the runs that a figure compares "
+            "one and the same; use the seeds parameter"
+        )
+    return Parameters(
+        profile=profile,
+        seeds=chosen_seeds[0],
+        swept_seeds=chosen_seeds[1],
+        device=device,
+        if_missing=if_missing,
+        overrides=overrides,
+        custom=custom or bool(overrides) or chosen_seeds != usual_seeds,
+    )
+
+
+def _seeds(seeds) -> tuple[int, ...]:
+    given = (seeds,) if type(seeds) is int else seeds
+    if isinstance(given, list | tuple) and given and len(set(given)) == len(given):
+        if all(type(seed) is int and seed >= 0 for seed in given):
+            return tuple(given)
+    raise ValueError(
+        "seeds must be a non-negative integer or a list of different ones, such as [0, 1, 2]; "
+        f"got {seeds!r}"
+    )
+
+
+def _check_device(device) -> None:
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"unknown device {device!r}: use 'cpu', 'cuda' or 'cuda:<index>'"
+        ) from error
+    if kind == "cpu" or kind == "cuda" and torch.cuda.is_available():
+        return
+    raise ValueError(
+        f"device {device!r} is not available here: use 'cpu', or a machine with a GPU and a CUDA "
+        "build of torch"
+    )
