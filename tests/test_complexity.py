@@ -14,7 +14,8 @@ from paper_lib.fixed_point import Broyden, Implicit, Iteration, Neumann, Unrolle
 from paper_lib.models import SLATE, SLATEConfig, SlotAttention, variant
 from paper_lib.paper import complexity
 from paper_lib.paper import gradient_fidelity as fidelity
-from paper_lib.paper.complexity import ComplexityRunConfig, measure, peak_memory, saved_bytes
+from paper_lib.paper.complexity import ComplexityRunConfig, measure, saved_bytes
+from paper_lib.system.memory import peak_memory
 
 # ---------------------------------------------------------------- memory and time
 
@@ -53,7 +54,9 @@ def test_saved_bytes_of_known_passes():
 
 
 def test_measure():
-    config = ComplexityRunConfig(batch=2, tokens=9, slots=3, size=8, iterations=(1, 2, 4), repeats=3)
+    config = ComplexityRunConfig(
+        batch=2, tokens=9, slots=3, size=8, iterations=(1, 2, 4), repeats=3
+    )
     table = measure(config)
     assert table[["variant", "n"]].to_numpy().tolist() == [
         [v, n] for n in (1, 2, 4) for v in ("vanilla", "IN")

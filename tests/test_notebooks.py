@@ -176,7 +176,7 @@ def test_slurm_gives_every_run_a_gpu_and_what_is_timed_a_machine(elsewhere):
         for rule in ("run", "timing", "notebook")
     }
     assert [len(resources) for resources in jobs.values()] == [
-        len(experiments.DEFAULT_SEEDS["paper"]),
+        len(profiles.SEEDS["paper"]),
         1,
         2,
     ]

@@ -90,11 +90,7 @@ def test_so_are_those_of_the_sweeps(profile):
 
 
 def every_run():
-    names = [
-        (notebook, profile)
-        for notebook in figures.NOTEBOOKS
-        for profile in profiles.PROFILES
-    ]
+    names = [(notebook, profile) for notebook in figures.NOTEBOOKS for profile in profiles.PROFILES]
     return {
         config: None
         for notebook, profile in names
@@ -164,8 +160,7 @@ def test_every_field_is_part_of_the_identity(name):
 
     todo = {path: value for path, value in changes(config) if value is not None}
     ids = {
-        path: runs.run_id(overrides.override(config, {path: value}))
-        for path, value in todo.items()
+        path: runs.run_id(overrides.override(config, {path: value})) for path, value in todo.items()
     }
     assert len(ids) > 5 and len({*ids.values(), runs.run_id(config)}) == len(ids) + 1
 
@@ -467,9 +462,7 @@ def test_the_command_line(smoke, capsys, monkeypatch):
     runs.main(["smoke"])
     listed = dict(line.split() for line in capsys.readouterr().out.splitlines())
     everything = {
-        runs.run_id(c)
-        for notebook in figures.NOTEBOOKS
-        for c in figures.runs_of(notebook, SMOKE)
+        runs.run_id(c) for notebook in figures.NOTEBOOKS for c in figures.runs_of(notebook, SMOKE)
     }
     assert set(listed) == everything and set(listed.values()) <= {"finished", "missing"}
     assert {
@@ -538,9 +531,7 @@ def test_weights_that_are_not_committed(smoke, elsewhere):
 def paper_runs():
     return list(
         dict.fromkeys(
-            config
-            for notebook in figures.NOTEBOOKS
-            for config in figures.runs_of(notebook, PAPER)
+            config for notebook in figures.NOTEBOOKS for config in figures.runs_of(notebook, PAPER)
         )
     )
 
@@ -683,7 +674,9 @@ def test_defaults_that_run_ids_rest_on():
     assert ComplexityRunConfig() == ComplexityRunConfig(
         ("vanilla", "IN"), (1, 2, 4, 8, 16, 32, 64), 50, 256, 7, 192, 15, 0, None
     )
-    assert RegenerationRunConfig() == RegenerationRunConfig(SLATERunConfig(), None, "efficientnet-lite0")
+    assert RegenerationRunConfig() == RegenerationRunConfig(
+        SLATERunConfig(), None, "efficientnet-lite0"
+    )
 
 
 @dataclass
@@ -781,9 +774,7 @@ def test_what_somebody_else_s_parameters_make_is_kept_apart():
 
 
 def test_a_frozen_dvae_follows_the_data_of_its_run():
-    setting = parameters.check(
-        "smoke", overrides={"data.num_scenes": 61, "model.vocab_size": 20}
-    )
+    setting = parameters.check("smoke", overrides={"data.num_scenes": 61, "model.vocab_size": 20})
     config = profiles.slate(setting, "IN", 0)
     assert (
         config.data.num_scenes == config.dvae.data.num_scenes == 61

@@ -18,6 +18,7 @@ from paper_lib import runs
 from paper_lib.data import Dataset
 from paper_lib.paper import parameters, profiles
 from paper_lib.training import bfloat16, checkpoint, device, loop
+from paper_lib.training.batches import batch_indices
 from paper_lib.training.config import TrainingConfig
 from paper_lib.training.device import OnDevice
 from paper_lib.training.dvae import DVAERunConfig, DVAETask, code_usage
@@ -962,7 +963,7 @@ def test_a_checkpoint_holds_everything(tmp_path):
     )
 
 
-def test_the_smoke_runs_are_what_experiments_say(smoke):
+def test_the_smoke_runs_are_what_the_profiles_say(smoke):
     assert (
         smoke.IN.config == profiles.slate(smoke.setting, "IN", 0)
         and smoke.IN.summary["status"] == "finished"

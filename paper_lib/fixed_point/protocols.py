@@ -57,7 +57,8 @@ class Solver(Protocol):
         - Report a search that fails in `Result.failed`, and never raise.
         - `fixed_point` calls this without gradients (except to unroll an `Iteration`), so that the
           steps need not be differentiable.
-        - `Implicit` calls this too, with the affine map u -> u J + g in place of f.
+        - `Implicit` calls this too, with the affine map u -> u J + g in place of f. A solver that
+          differentiates f can't be used there, as that map is itself made of derivatives.
         """
         ...
 

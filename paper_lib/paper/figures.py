@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from paper_lib.paper.complexity import ComplexityRunConfig
+from paper_lib.paper.evidence import evidence
 from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import (
     ITERATIONS_STEPS,
@@ -249,18 +250,22 @@ def runs_of(notebook: str, given: Parameters) -> list:
     """Return every run that a notebook shows, those that others build on first, each once."""
     if notebook not in NOTEBOOKS:
         raise ValueError(f"unknown notebook {notebook!r}: choose from {', '.join(NOTEBOOKS)}")
-    return with_needs(list(_configs(NOTEBOOKS[notebook](given))))
+    return with_needs(list(every_config(NOTEBOOKS[notebook](given))))
 
 
 def all_runs(given: Parameters) -> list:
-    """Return every run of a profile, those that others build on first, each once."""
-    return with_needs([run for notebook in NOTEBOOKS for run in runs_of(notebook, given)])
+    """Return every run of a profile, those that others build on first, each once.
+
+    With the committed results these are also the runs of the protocol that no figure shows yet.
+    """
+    shown = [run for notebook in NOTEBOOKS for run in runs_of(notebook, given)]
+    return with_needs([*shown, *every_config(evidence(given) if given.profile == "cpu" else {})])
 
 
-def _configs(groups: dict) -> Iterable:
+def every_config(groups: dict) -> Iterable:
     """Walk the configs of a figure, whose groups may be grouped themselves."""
     for group in groups.values():
         if isinstance(group, dict):
-            yield from _configs(group)
+            yield from every_config(group)
         else:
             yield from group

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paper_lib.fixed_point import Iteration, Neumann, jacobian
-from paper_lib.models import SlotAttention, variant
+from paper_lib.models import SlotAttention, solver_and_adjoint
 from paper_lib.runs import RunResult
 
 CONVERGED = 1e-8  # relative residual at which z* counts as a fixed point
@@ -177,8 +177,8 @@ def solver_statistics(run: RunResult) -> dict[str, str]:
     """
     if not run.has_cell:
         return {}
-    pair = variant(run.config.model.variant, run.config.model.num_iterations)
-    attention, inputs, slots = run.cell(*pair, torch.float64)
+    solver, adjoint = solver_and_adjoint(run.config.model)
+    attention, inputs, slots = run.cell(solver, adjoint, torch.float64)
     solution = attention(inputs, slots)
     cotangent = torch.randn(slots.shape, generator=torch.Generator().manual_seed(0))
     (solution.value * cotangent).sum().backward()

@@ -61,8 +61,8 @@ def processes(device: str) -> Iterator[str]:
             )
         if local >= count:
             raise ValueError(
-                f"process {local} has no GPU of its own, this machine has {count}: start at most as "
-                f"many, torchrun --nproc-per-node {count}"
+                f"process {local} has no GPU of its own, this machine has {count}: start at "
+                f"most as many, torchrun --nproc-per-node {count}"
             )
         device, backend = f"cuda:{local}", "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
@@ -134,8 +134,8 @@ def share(batch_size: int) -> slice:
 def seed_step(seed: int, step: int) -> None:
     """Seed a step's random numbers in each of several processes by (seed, step, rank).
 
-    So they are others than their neighbours', and the same after a resumption; they are not those of
-    another number of processes. One process alone goes on with the random state that it has.
+    So they are others than their neighbours', and the same after a resumption; they are not those
+    of another number of processes. One process alone goes on with the random state that it has.
     """
     if world_size() > 1:
         torch.manual_seed(int(np.random.SeedSequence((seed, step, rank())).generate_state(1)[0]))

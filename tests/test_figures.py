@@ -9,8 +9,16 @@ from paper_lib import data
 from paper_lib.data.generators.photos import PHOTOGRAPHS
 from paper_lib.metrics import frechet
 from paper_lib.models import VARIANTS
-from paper_lib.paper import figures, parameters, plots, profiles
-from paper_lib.paper.experiments import NOTEBOOKS, PROFILES
+from paper_lib.paper import figures, parameters, profiles, styles
+from paper_lib.paper.figures import NOTEBOOKS
+from paper_lib.paper.profiles import PROFILES
+from paper_lib.runs import with_needs
+
+
+def needs(config):
+    """The runs that a run builds on, directly or not."""
+    return with_needs(config.needs())
+
 
 SETTINGS = {name: parameters.check(name) for name in PROFILES}
 SMALL = [name for name in PROFILES if name != "paper"]
@@ -246,7 +254,7 @@ def test_one_iteration_beside_the_pair(profile):
         assert differ(one, usual) == {"model.num_iterations"} and one.model.num_iterations == 1, (
             "as long as the pair, too"
         )
-    assert all(name.split(",")[0] in plots.COLOURS for name in groups)
+    assert all(name.split(",")[0] in styles.STYLES for name in groups)
 
 
 @every_profile
@@ -476,15 +484,8 @@ def test_needs():
         needs(scored) == [scored.slate.dvae, scored.slate]
         and scored.slate.dvae.data.name == "shapestacks"
     )
-    assert (
-        needs(scored.slate) == [scored.slate.dvae]
-        and needs(scored.slate.dvae) == []
-    )
-    assert (
-        needs(profiles.complexity(setting))
-        == needs(figures.solver_cost(setting))
-        == []
-    )
+    assert needs(scored.slate) == [scored.slate.dvae] and needs(scored.slate.dvae) == []
+    assert needs(profiles.complexity(setting)) == needs(figures.solver_cost(setting)) == []
     joint = figures.regeneration(SETTINGS["paper"])["ShapeStacks", "IN"][0]
     assert needs(joint) == [joint.slate] and needs(joint.slate) == []
 
@@ -512,9 +513,7 @@ def test_the_profiles_own_seeds(profile):
     setting = SETTINGS[profile]
     expected = {"cpu": ((0, 1, 2), (0,)), "paper": ((0, 1, 2, 3),) * 2}.get(profile, ((0,),) * 2)
     assert (setting.seeds, setting.swept_seeds) == expected
-    pair = [
-        config for group in figures.vanilla_and_implicit(setting).values() for config in group
-    ]
+    pair = [config for group in figures.vanilla_and_implicit(setting).values() for config in group]
     half = [
         config
         for (_, precision), group in figures.precisions(setting).items()
