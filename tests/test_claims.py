@@ -109,7 +109,7 @@ def every_claim():
     return {name: claim for name, claim in vars(claims).items() if isinstance(claim, Claim)}
 
 
-def test_the_criteria_were_written_before_the_runs_and_do_not_move():
+def test_the_criteria_do_not_move():
     found = {}
     for name, claim in every_claim().items():
         side, threshold = "above", claim.above

@@ -1,7 +1,8 @@
 """How each of the paper's claims is judged: the claim, our statistic, the threshold.
 
-All were written before the runs were made. A statistic is computed for each seed. Over seeds it
-gets a mean and a 95% bootstrap interval, and the verdict follows from that interval alone:
+When each was written, and before which runs, is in docs/log.md. A statistic is computed for each
+seed. Over seeds it gets a mean and a 95% bootstrap interval, and the verdict follows from that
+interval alone:
 
     supported        it lies wholly on the claim's side of the threshold
     not supported    it lies wholly on the other side
