@@ -21,7 +21,7 @@ def kept(name, n, batch=2, tokens=9, slots=3, size=8):
 
 
 def test_memory_is_linear_for_vanilla_and_flat_for_implicit():
-    """To the byte: each iteration of vanilla keeps the same, and implicit never keeps more than one."""
+    """Each iteration of vanilla keeps as many bytes, and implicit never keeps more than one's."""
     vanilla = {n: kept("vanilla", n) for n in (2, 3, 4, 8, 32)}
     step = vanilla[3] - vanilla[2]
     assert step > 0 and all(size == vanilla[2] + (n - 2) * step for n, size in vanilla.items())
@@ -69,7 +69,8 @@ def test_measure():
 
 
 def test_a_training_step_is_timed_where_asked_for(monkeypatch):
-    """Of a whole model, with each variant and number of iterations, on a dVAE that stays what it is."""
+    """It is a whole model's, with each variant and number of iterations, and leaves the dVAE as it
+    is."""
     built = []
 
     class Recorded(SLATE):
