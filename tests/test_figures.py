@@ -9,7 +9,7 @@ from paper_lib import data
 from paper_lib.data.generators.photos import PHOTOGRAPHS
 from paper_lib.metrics import frechet
 from paper_lib.models import VARIANTS
-from paper_lib.paper import figures, parameters, plots, profiles
+from paper_lib.paper import figures, parameters, profiles, styles
 from paper_lib.paper.figures import NOTEBOOKS
 from paper_lib.paper.profiles import PROFILES
 from paper_lib.runs import with_needs
@@ -254,7 +254,7 @@ def test_one_iteration_beside_the_pair(profile):
         assert differ(one, usual) == {"model.num_iterations"} and one.model.num_iterations == 1, (
             "as long as the pair, too"
         )
-    assert all(name.split(",")[0] in plots.COLOURS for name in groups)
+    assert all(name.split(",")[0] in styles.STYLES for name in groups)
 
 
 @every_profile
