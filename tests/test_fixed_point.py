@@ -1,8 +1,12 @@
 """Solvers, adjoints and Jacobians against dense linear algebra and hand-written backpropagation."""
 
+import doctest
 import gc
+import importlib
+import inspect
 import math
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,9 +19,12 @@ from paper_lib.fixed_point import (
     Implicit,
     Iteration,
     Neumann,
+    Result,
+    Search,
     Unrolled,
     fixed_point,
     jacobian,
+    one_step_gradient,
     spectral_norm,
     spectral_radius,
 )
@@ -32,15 +39,15 @@ def name(x):
 
 
 def affine(shape, norms=(0.3, 0.6, 0.9), dtype=f64, seed=0):
-    """f(z) = A_i z + b_i, one problem a sample, |A_i| = norms[i]: the maps (of a choice of samples), and the fixed points by a dense solve."""
+    """f(z) = A_i z + b_i, one problem a sample, with |A_i| = norms[i].
+
+    Returns the map (of a choice of the samples), and the fixed points by a dense solve.
+    """
     generator = torch.Generator().manual_seed(seed)
     batch, dim = len(norms), math.prod(shape)
     A = torch.randn(batch, dim, dim, generator=generator, dtype=f64)
-    A = (
-        A
-        / torch.linalg.matrix_norm(A, 2)[:, None, None]
-        * torch.tensor(norms, dtype=f64)[:, None, None]
-    )
+    scale = torch.tensor(norms, dtype=f64) / torch.linalg.matrix_norm(A, 2)
+    A = A * scale[:, None, None]
     b = torch.randn(batch, dim, generator=generator, dtype=f64)
     star = torch.linalg.solve(torch.eye(dim, dtype=f64) - A, b).view(batch, *shape)
 
@@ -55,19 +62,23 @@ def affine(shape, norms=(0.3, 0.6, 0.9), dtype=f64, seed=0):
 
 
 class Tanh:
-    """f(z) = tanh(z W^T + x U^T + c): shared parameters, an input for each sample, |W| = 0.9 (a contraction). Everything about it in closed form."""
+    """f(z) = tanh(z W^T + x U^T + c), with everything about it in closed form.
+
+    The samples share W, U and c, and each has its input x. |W| = scale: below 1 it contracts.
+    """
 
     def __init__(self, batch=3, dim=6, scale=0.9, dtype=f64):
         generator = torch.Generator().manual_seed(1)
-        W = torch.randn(dim, dim, generator=generator, dtype=f64)
-        shapes = [(dim, 4), (dim,), (batch, 4), (batch, dim)]
-        draws = [
-            W / torch.linalg.matrix_norm(W, 2) * scale,
-            *(torch.randn(s, generator=generator, dtype=f64) for s in shapes),
-        ]
-        self.W, self.U, self.c, self.x, self.g = (
-            t.to(dtype) for t in draws
-        )  # g: an incoming gradient
+
+        def draw(*shape):
+            return torch.randn(shape, generator=generator, dtype=f64)
+
+        W = draw(dim, dim)
+        self.W = (W / torch.linalg.matrix_norm(W, 2) * scale).to(dtype)
+        self.U = draw(dim, 4).to(dtype)
+        self.c = draw(dim).to(dtype)
+        self.x = draw(batch, 4).to(dtype)
+        self.g = draw(batch, dim).to(dtype)  # an incoming gradient
         self.z0 = torch.zeros(batch, dim, dtype=dtype)
         self.leaves = [t.requires_grad_() for t in (self.W, self.U, self.c, self.x)]
 
@@ -150,7 +161,10 @@ def test_solvers_in_low_precision(solver, dtype, tol, adjoint):
     "adjoint", [Neumann(), Implicit(Broyden(20, 1e-4)), Implicit(Anderson(20, 1e-4))], ids=name
 )
 def test_under_autocast(solver, adjoint):
-    """The map answers in bfloat16; the state stays in float32, and value and gradient are those of float64 to bfloat16's accuracy."""
+    """The map answers in bfloat16, and the state stays in float32.
+
+    Value and gradient are those of float64 to bfloat16's accuracy.
+    """
     problem, exact = Tanh(scale=0.7, dtype=torch.float32), Tanh(scale=0.7)
     dtypes = []
 
@@ -202,7 +216,7 @@ def test_each_sample_is_its_own_problem(solver):
 
 @pytest.mark.parametrize("solver", [Broyden(9, tol=1e-12), Anderson(9, tol=1e-12)], ids=name)
 def test_residuals_are_those_of_the_iterates(solver):
-    """Broyden and Anderson: row k is the relative residual of the k-th point at which f was evaluated, not counting z0."""
+    """Broyden and Anderson: row k is the residual at the k-th point after z0."""
     f, star = affine((5,))
     seen = []
 
@@ -219,7 +233,10 @@ def test_residuals_are_those_of_the_iterates(solver):
 
 @pytest.mark.parametrize("adjoint", ADJOINTS, ids=name)
 def test_iteration_counts_and_residuals(adjoint):
-    """n steps are n applications of f (one more for the gradient, except when unrolled); row k is the residual at z_k."""
+    """n steps are n applications of f, and one more for the gradient, except when unrolled.
+
+    Row k is the residual at z_k.
+    """
     f, star = affine((5,))
     z, residuals, calls = torch.ones_like(star), [], []
     for _ in range(6):
@@ -270,7 +287,7 @@ def test_best_iterate_may_be_the_first():
     "solver", [Broyden(30, 1e-9), Anderson(30, 1e-9, ridge=0.0), Iteration(30, 1e-9)], ids=name
 )
 def test_failures_stay_with_their_sample(solver):
-    """Samples: well behaved; z + 1 (no fixed point, singular); log (not a number at the second step); not a number at once; well behaved."""
+    """Samples: healthy; z + 1 (singular); log (nan at the second step); nan at once; healthy."""
     dim = 4
     good, star = affine((dim,), norms=(0.2, 0.4))
 
@@ -326,7 +343,10 @@ def test_start_at_the_fixed_point(solver, adjoint):
 @pytest.mark.parametrize("solver", SOLVERS, ids=name)
 @pytest.mark.parametrize("dtype", [torch.float32, f64], ids=str)
 def test_a_map_may_vanish(solver, dtype):
-    """f(z0) = 0 makes the relative residual infinite, which is no failure: zero is the fixed point. Nor is a zero residual at zero."""
+    """f(z0) = 0 makes the relative residual infinite, which is no failure: zero is the fixed point.
+
+    Nor is a zero residual at zero.
+    """
     for z0 in (torch.full((2, 3), 50.0, dtype=dtype), torch.zeros(2, 3, dtype=dtype)):
         result = solver.solve(lambda z: torch.relu(z - 100), z0)
         assert result.converged.all() and not result.failed.any() and not result.value.any()
@@ -359,7 +379,7 @@ def test_broyden_is_the_dense_update():
 @pytest.mark.parametrize("history", [1, 2, 3, 20])
 @pytest.mark.parametrize("mixing", [1.0, 0.5])
 def test_anderson_mixes_the_last_iterates(history, mixing):
-    """Its iterates against weights from the whole Gram matrix of the last g's, in the order of their age."""
+    """Its iterates against weights from the whole Gram matrix of the last g's, oldest first."""
     problem = Tanh(scale=2.0)
     f, ridge = lambda z: problem(z).detach(), 1e-3
     zs, gs = [problem.z0], [f(problem.z0) - problem.z0]
@@ -389,10 +409,163 @@ def test_a_step_may_be_finite_with_an_infinite_norm():
     )
 
 
+def test_an_update_that_overflows_fails_its_sample():
+    """By the norm of the sample an update that is not a number is a failure, not a pause."""
+    z0 = torch.linspace(-20, 20, 48).view(6, 8)
+    result = Broyden(30, 1e-3).solve(lambda z: 50 * z**3 + z0, z0)
+    assert result.failed.all() and (result.steps < 30).all() and result.value.isfinite().all()
+
+
 @pytest.mark.parametrize("solver", SOLVERS, ids=name)
 def test_samples_without_entries_are_at_their_fixed_point(solver):
     result = solver.solve(torch.zeros_like, torch.ones(2, 0))
     assert result.converged.all() and not result.failed.any() and result.value.shape == (2, 0)
+
+
+# ---------------------------------------------------------------- one norm for the whole batch
+
+
+def batch_residual(f, z):
+    return ((f(z) - z).norm() / f(z).norm()).item()
+
+
+BATCH_SOLVERS = [Broyden(40, 1e-6, norm="batch"), Anderson(40, 1e-6, norm="batch")]
+
+
+@pytest.mark.parametrize("solver", BATCH_SOLVERS, ids=name)
+def test_the_batch_stops_together_by_one_residual(solver):
+    f, star = affine((3, 2), norms=(0.01, 0.3, 0.6, 0.95))
+    seen = []
+    result = solver.solve(lambda z: seen.append(z.clone()) or f(z), torch.ones_like(star))
+    expected = torch.tensor([batch_residual(f, z) for z in seen[1:]], dtype=f64)
+    torch.testing.assert_close(result.residuals, expected[:, None].expand(-1, 4))
+    assert (expected[:-1] > 1e-6).all() and expected[-1] <= 1e-6, "it stops at the first below"
+    assert (result.steps == len(expected)).all()
+    assert result.converged.all() and not result.failed.any()
+    assert torch.equal(result.value, seen[-1])
+    alone = replace(solver, norm="sample").solve(f, torch.ones_like(star))
+    assert len(set(alone.steps.tolist())) > 1, "each by itself would stop at another step"
+
+
+@pytest.mark.parametrize("solver", BATCH_SOLVERS, ids=name)
+def test_a_batch_of_one_is_a_sample(solver):
+    f, star = affine((5,), norms=(0.9,))
+    together = solver.solve(f, torch.ones_like(star))
+    alone = replace(solver, norm="sample").solve(f, torch.ones_like(star))
+    torch.testing.assert_close(vars(together), vars(alone))
+
+
+@pytest.mark.parametrize("kind", [Broyden, Anderson])
+def test_the_best_iterate_of_the_whole_batch_is_kept(kind):
+    generator = torch.Generator().manual_seed(0)
+    W = 4 * torch.randn(8, 6, 6, generator=generator, dtype=f64)
+    z0 = torch.randn(8, 6, generator=generator, dtype=f64)
+    seen = []
+
+    def f(z):
+        return torch.einsum("bij,bj->bi", W, torch.sin(z)) + 1
+
+    result = kind(12, norm="batch").solve(lambda z: seen.append(z.clone()) or f(z), z0)
+    residuals = [batch_residual(f, z) for z in seen]
+    best = residuals.index(min(residuals))
+    assert best < 12, "some later step should be worse"
+    assert torch.equal(result.value, seen[best])
+    assert (kind(12).solve(f, z0).value != result.value).any(), "each sample's own best is another"
+
+
+def test_a_sample_at_its_fixed_point_waits_for_the_others():
+    """Broyden's update is 0 / 0 for a sample that does not move, which must not stop the batch."""
+    f, star = affine((4,), norms=(0.3, 0.8))
+
+    def with_a_constant(z):
+        return torch.cat([f(z[:2]), torch.ones_like(z[2:])])
+
+    z0 = torch.ones(3, 4, dtype=f64)
+    for solver in BATCH_SOLVERS:
+        result = solver.solve(with_a_constant, z0)
+        assert result.converged.all() and not result.failed.any()
+        torch.testing.assert_close(result.value[:2], star, rtol=1e-4, atol=1e-5)
+        assert (result.value[2] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [Broyden(40, norm="batch"), Anderson(40, norm="batch", ridge=0.0)],
+    ids=name,
+)
+@pytest.mark.parametrize("bad", [torch.log, lambda z: z + 1], ids=["not a number", "singular"])
+def test_a_batch_fails_together(solver, bad):
+    """One sample leaves its map's domain, or meets a singular system, and all stop there."""
+    f, _ = affine((4,), norms=(0.9, 0.9))
+    z0 = torch.full((3, 4), 0.5, dtype=f64)
+    result = solver.solve(lambda z: torch.cat([f(z[:2]), bad(z[2:])]), z0)
+    assert result.failed.all() and not result.converged.any()
+    assert (result.steps == result.steps[0]).all() and result.steps[0] < solver.max_steps
+    assert result.value.isfinite().all()
+
+
+# ---------------------------------------------------------------- solvers and adjoints of one's own
+
+
+@pytest.mark.parametrize("module", ["protocols", "search"])
+def test_the_examples_of_the_documentation_run(module):
+    outcome = doctest.testmod(importlib.import_module(f"paper_lib.fixed_point.{module}"))
+    assert outcome.attempted and not outcome.failed
+
+
+class Newton:
+    """A solver that the library does not know: Newton's method with the dense Jacobian."""
+
+    def solve(self, f, z0):
+        search = Search(f, z0, tol=1e-10)
+        for _ in range(10):
+            z = search.z.view_as(z0)
+            I_minus_J = torch.eye(z0[0].numel(), dtype=z0.dtype) - jacobian(f, z)
+            if not search.take(torch.linalg.solve(I_minus_J, search.g)):
+                break
+        return search.result()
+
+
+class Plain:
+    """A solver that shares nothing with the library but the `Result`."""
+
+    def solve(self, f, z0):
+        z = z0
+        for _ in range(400):
+            z = f(z)
+        counts = torch.full((len(z0),), 400)
+        residuals = residual(f, z)[None]
+        return Result(z, residuals, counts, residuals[0] < 1e-6, residuals[0].isnan())
+
+
+class DenseSolve:
+    """An adjoint that the library does not know: Eq. 1, with J from vector-Jacobian products."""
+
+    def check(self, solver):
+        if isinstance(solver, Anderson):
+            raise ValueError("not with Anderson")
+
+    def solve(self, vjp, g):
+        dim = g.shape[1]
+        units = torch.eye(dim, dtype=g.dtype)
+        J = torch.stack([vjp(unit.expand_as(g)) for unit in units], 1)
+        u = torch.linalg.solve(torch.eye(dim, dtype=g.dtype) - J.mT, g)
+        return u, None
+
+
+@pytest.mark.parametrize("solver", [Newton(), Plain(), Broyden(60, 1e-12)], ids=name)
+@pytest.mark.parametrize("adjoint", [DenseSolve(), Implicit(Plain()), Neumann(400)], ids=name)
+def test_any_object_with_their_methods_is_a_solver_or_an_adjoint(solver, adjoint):
+    problem = Tanh()
+    solution = fixed_point(problem, problem.z0, solver=solver, adjoint=adjoint)
+    close([solution.value.detach()], [problem.star()], 1e-9)
+    close(problem.gradients(solution.value), implicit(problem, problem.star()), 1e-8)
+    assert (solution.backward is not None) == isinstance(adjoint, Implicit)
+
+
+def test_an_adjoint_of_ones_own_may_refuse_a_solver():
+    with pytest.raises(ValueError, match="not with Anderson"):
+        fixed_point(torch.cos, torch.zeros(1, 1), solver=Anderson(5), adjoint=DenseSolve())
 
 
 # ---------------------------------------------------------------- adjoints
@@ -454,11 +627,22 @@ def test_neumann_of_one_term_is_the_added_line():
         assert torch.equal(ours, theirs)
 
 
+def test_the_added_line_stands_alone_in_its_function():
+    """The source that is shown is the source that runs: one application, to the detached result."""
+    *_, line, last = inspect.getsource(one_step_gradient).splitlines()
+    assert line.strip() == "value = step(result.value.detach())" and last.strip() == "return value"
+    problem = Tanh()
+    with torch.no_grad():
+        result = Iteration(7).solve(problem, problem.z0)
+    value = one_step_gradient(problem, result)
+    close(problem.gradients(value), problem.pull(problem.g, result.value), 1e-12)
+
+
 @pytest.mark.parametrize("terms", [1, 2, 5])
 @pytest.mark.parametrize("damping", [1.0, 0.6])
 @pytest.mark.parametrize("solver", [Iteration(4), Broyden(4)], ids=name)
 def test_neumann_is_the_truncated_series(terms, damping, solver):
-    """u = a sum_{i < terms} g ((1 - a) I + a J)^i with J at the iterate found, which need not be a fixed point."""
+    """u = a sum_{i < terms} g ((1 - a) I + a J)^i, J at the iterate found."""
     problem = Tanh()
     with torch.no_grad():
         z = solver.solve(problem, problem.z0).value
@@ -622,7 +806,7 @@ def test_a_map_that_ignores_its_argument(adjoint):
 @pytest.mark.parametrize("solver", [Broyden(12), Anderson(12, history=2)], ids=name)
 @pytest.mark.parametrize("adjoint", [Neumann(), Implicit(Broyden(40, 1e-12))], ids=name)
 def test_gradient_at_whichever_iterate_was_best(solver, adjoint):
-    """The gradient is that of f at the iterate kept, also where the search went astray after it (or never beat z0)."""
+    """The gradient is that of f at the iterate kept, also where later iterates were worse."""
     problem = Tanh(batch=6, scale=6.0)
     with torch.no_grad():
         result = solver.solve(problem, problem.z0)
@@ -655,7 +839,7 @@ def test_two_backward_passes(adjoint):
     "loss", [torch.Tensor.sum, lambda z: z.square().sum()], ids=["linear", "square"]
 )
 def test_second_derivatives_are_refused(adjoint, loss):
-    """With a linear loss the incoming gradient is a constant: the solve's result must not pass for one."""
+    """With a linear loss the incoming gradient is a constant: u must not pass for one."""
     problem = Tanh()
     value = fixed_point(problem, problem.z0, solver=Iteration(200), adjoint=adjoint).value
     with pytest.raises(RuntimeError, match="second derivative"):
@@ -708,7 +892,7 @@ def test_memory_does_not_grow_with_iterations(adjoint, kind):
 def test_memory_of_unrolled_grows_linearly():
     counts = [saved(Unrolled(), Iteration(n)) for n in (5, 10, 15)]
     assert (counts[1] - counts[0] == counts[2] - counts[1]).all() and (counts[1] > counts[0]).all()
-    # Neumann keeps what one iteration keeps (and Iteration(1) unrolled does not save the gradient of z0, which needs none)
+    # Neumann keeps what one iteration keeps (Iteration(1) unrolled saves nothing for z0's gradient)
     assert (saved(Neumann(), Iteration(30)) <= saved(Unrolled(), Iteration(1))).all()
 
 
@@ -764,11 +948,23 @@ def test_black_box_solvers_cannot_be_unrolled(solver):
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: Iteration(0), lambda: Iteration(3, tol=-1.0), lambda: Broyden(0), lambda: Broyden(5, tol=-1), lambda: Broyden(5, tol=float("nan")),
-        lambda: Anderson(0), lambda: Anderson(5, history=0), lambda: Anderson(5, ridge=-1.0), lambda: Anderson(5, mixing=0.0),
-        lambda: Neumann(0), lambda: Neumann(damping=0.0), lambda: Neumann(damping=2.0), lambda: Neumann(damping=float("nan")),
+        lambda: Iteration(0),
+        lambda: Iteration(3, tol=-1.0),
+        lambda: Broyden(0),
+        lambda: Broyden(5, tol=-1),
+        lambda: Broyden(5, tol=float("nan")),
+        lambda: Broyden(5, norm="max"),
+        lambda: Anderson(0),
+        lambda: Anderson(5, history=0),
+        lambda: Anderson(5, ridge=-1.0),
+        lambda: Anderson(5, mixing=0.0),
+        lambda: Anderson(5, norm=None),
+        lambda: Neumann(0),
+        lambda: Neumann(damping=0.0),
+        lambda: Neumann(damping=2.0),
+        lambda: Neumann(damping=float("nan")),
     ],
-)  # fmt: skip
+)
 def test_senseless_settings_are_refused(build):
     with pytest.raises(ValueError):
         build()
@@ -777,11 +973,17 @@ def test_senseless_settings_are_refused(build):
 @pytest.mark.parametrize(
     "pair",
     [
-        lambda: (Iteration, Neumann()), lambda: (Iteration(3), Neumann), lambda: (Iteration(3), None), lambda: (7, Neumann()),
+        lambda: (Iteration, Neumann()),
+        lambda: (Iteration(3), Neumann),
+        lambda: (Iteration(3), Unrolled),
+        lambda: (Iteration(3), None),
+        lambda: (7, Neumann()),
         lambda: (Iteration(3), Implicit(Broyden)),
+        lambda: (Iteration(3), Iteration(3)),
+        lambda: (Neumann, Neumann()),
     ],
-)  # fmt: skip
-def test_classes_are_not_objects(pair):
+)
+def test_what_is_no_solver_or_no_adjoint_is_refused(pair):
     with pytest.raises(TypeError, match="expected an object"):
         solver, adjoint = pair()
         fixed_point(torch.tanh, torch.zeros(1, 1), solver=solver, adjoint=adjoint)
@@ -825,7 +1027,10 @@ def test_jacobian_norm_and_radius(shape, grad):
 
 
 def test_radius_of_a_leading_complex_pair():
-    """Eigenvalues 1.5 exp(+-i) and 1.2 in a skewed basis: neither power iteration nor the largest real eigenvalue would find 1.5."""
+    """Eigenvalues 1.5 exp(+-i) and 1.2 in a skewed basis.
+
+    Neither power iteration nor the largest real eigenvalue would find 1.5.
+    """
     basis = torch.randn(3, 3, dtype=f64, generator=torch.Generator().manual_seed(6))
     rotation = torch.block_diag(
         1.5 * torch.tensor([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]], dtype=f64),

@@ -1,4 +1,7 @@
-"""Against what the authors' SLATE and DEQ codes computed on fixed inputs (tests/reference), to 1e-4 relative in float32 and tokens exactly."""
+"""Against what the authors' SLATE and DEQ codes computed on fixed inputs (tests/reference).
+
+Numbers agree to 1e-4 relative in float32, tokens exactly.
+"""
 
 from pathlib import Path
 
@@ -42,7 +45,10 @@ def model(variant="vanilla", **changes):
 
 
 def close(ours, theirs, rtol=1e-4):
-    """Within `rtol` of the reference's largest magnitude: single entries near zero have no relative precision of their own."""
+    """Within `rtol` of the reference's largest magnitude.
+
+    Single entries near zero have no relative precision of their own.
+    """
     theirs = torch.as_tensor(theirs).to(ours.dtype)
     error = (ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12)
     assert error < rtol, f"relative error {error:.2e}"
@@ -92,9 +98,9 @@ def test_gradients_of_slot_attention(variant, name):
         ours = slate_model.slot_attn.get_parameter(key).grad
         if key.startswith("slot_") and "." not in key and variant == "IN":
             assert ours is None and theirs.abs().max() == 0, "nothing flows to the initial guess"
-        elif (
-            key == "slot_attention.norm_slots.bias"
-        ):  # a shift of the normalised slots leaves the softmax over slots as it is: zero but for rounding
+        elif key == "slot_attention.norm_slots.bias":
+            # a shift of the normalised slots leaves the softmax over slots as it is: zero but for
+            # rounding
             assert ours.abs().max() < 1e-5 and theirs.abs().max() < 1e-5
         else:
             close(ours, theirs)
@@ -138,16 +144,30 @@ def test_broyden_follows_deq(steps):
     solution = fixed_point(
         broyden_map(calls), broyden["z0"], solver=Broyden(steps, tol=1e-6), adjoint=Neumann()
     )
-    # DEQ's residual is the whole batch's; it is that of the iterates at which f was evaluated, after the initial guess and before the last application
+    # DEQ's residual is the whole batch's, at the iterates after the initial guess; the last
+    # application is the gradient's
     trace = torch.stack([(fz - z).norm() / fz.norm() for z, fz in calls[1:-1]])
     theirs = broyden[f"threshold_{steps}/rel_trace"]
-    compared = min(
-        len(trace), 20
-    )  # further on rounding decides, and samples of ours that have converged no longer move
+    # further on rounding decides, and samples of ours that have converged no longer move
+    compared = min(len(trace), 20)
     np.testing.assert_allclose(trace[:compared], theirs[:compared], rtol=2e-3)
     close(calls[-1][0], broyden[f"threshold_{steps}/result"])
     assert solution.residuals.shape == (len(calls) - 2, len(broyden["z0"]))
     assert solution.converged.all() == (steps == 30)
+
+
+@pytest.mark.parametrize("steps", [7, 30])
+def test_broyden_by_the_norm_of_the_batch_is_deq(steps):
+    """The whole trace, the step at which DEQ stops, and the iterate that it keeps."""
+    result = Broyden(steps, tol=1e-6, norm="batch").solve(broyden_map(), broyden["z0"])
+    taken = int(broyden[f"threshold_{steps}/lowest_step"])
+    theirs = broyden[f"threshold_{steps}/rel_trace"]
+    assert (theirs[taken:] == theirs[taken - 1]).all(), "DEQ repeats its lowest from there on"
+    assert (result.steps == taken).all() and (result.converged == (steps == 30)).all()
+    assert (result.residuals == result.residuals[:, :1]).all()
+    np.testing.assert_allclose(result.residuals[:, 0], theirs[:taken], rtol=1e-2)
+    np.testing.assert_allclose(result.residuals[:20, 0], theirs[: min(taken, 20)], rtol=1e-3)
+    close(result.value, broyden[f"threshold_{steps}/result"], rtol=1e-6)
 
 
 def test_implicit_cotangent():

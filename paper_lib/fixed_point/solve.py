@@ -1,0 +1,112 @@
+"""`fixed_point`: a solver finds the fixed point, an adjoint differentiates it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paper_lib.fixed_point.adjoints import Neumann, Unrolled
+from paper_lib.fixed_point.backward import apply_with_adjoint
+from paper_lib.fixed_point.protocols import Adjoint, Map, Result, Solver, check_object
+
+
+@dataclass
+class Solution:
+    """What `fixed_point` returns.
+
+    value      (batch, ...) like z0; gradients flow as the adjoint says. It is the last iterate with
+               `Unrolled`, and f(z*), one more application, with the others.
+    aux        with `has_aux`: what f returned beside its value, at its last application.
+    residuals  (steps, batch), steps (batch,), converged (batch,), failed (batch,): see `Result`.
+    """
+
+    value: Tensor
+    aux: Any
+    residuals: Tensor
+    steps: Tensor
+    converged: Tensor
+    failed: Tensor
+    # The backward pass fills this list. It can't refer to the solution itself: value -> graph ->
+    # solution -> value would be a cycle that holds the graph's memory.
+    _backward: list[Result] = field(default_factory=list, repr=False)
+
+    @property
+    def backward(self) -> Result | None:
+        """The `Result` of the adjoint's own solve (`Implicit`), once the backward pass has run."""
+        return self._backward[-1] if self._backward else None
+
+
+def fixed_point(
+    f: Callable,
+    z0: Tensor,
+    *,
+    solver: Solver,
+    adjoint: Adjoint | Unrolled,
+    has_aux: bool = False,
+) -> Solution:
+    """Find z* = f(z*) from z0, differentiable with respect to everything that f uses.
+
+    f         (batch, ...) -> (batch, ...), each sample by itself.
+    z0        (batch, ...), the initial guess, of any float dtype. Only `Unrolled` sends gradients
+              into it.
+    solver    `Iteration`, `Broyden`, `Anderson`, or any other `Solver`.
+    adjoint   `Unrolled`, `Neumann`, `Implicit`, or any other `Adjoint`.
+    has_aux   f returns (z, aux): something beside its value, such as attention masks.
+
+    A ValueError is raised for a pair that makes no sense, a TypeError for what is no solver or no
+    adjoint. A search that fails is reported in the solution, never raised.
+    """
+    check_pair(solver, adjoint)
+    aux = None
+    backward_results: list[Result] = []
+
+    def step(z: Tensor) -> Tensor:
+        nonlocal aux
+        out = f(z)
+        if has_aux:
+            out, aux = out
+        return out.to(z.dtype)  # under autocast f may answer in half precision
+
+    if isinstance(adjoint, Unrolled):
+        result = solver.solve(step, z0)
+        value = result.value
+    else:
+        with torch.no_grad():
+            result = solver.solve(step, z0)
+        if adjoint == Neumann(terms=1):
+            value = one_step_gradient(step, result)
+        else:
+            value = apply_with_adjoint(step, result.value.detach(), adjoint, backward_results)
+    return Solution(
+        value=value,
+        aux=aux,
+        residuals=result.residuals,
+        steps=result.steps,
+        converged=result.converged,
+        failed=result.failed,
+        _backward=backward_results,
+    )
+
+
+def one_step_gradient(step: Map, result: Result) -> Tensor:
+    """The paper's one added line (Fig. 2): apply f once more, to the detached fixed point.
+
+    Its gradient is that of this one application, dl/dz* df/dw: `Neumann(terms=1)`.
+    """
+    value = step(result.value.detach())
+    return value
+
+
+def check_pair(solver: Solver, adjoint: Adjoint | Unrolled) -> None:
+    """Raise an error, with the reason, if this solver and this adjoint make no sense together.
+
+    ValueError for a pair that can't work, TypeError for what is no solver or no adjoint.
+    """
+    check_object("solver", solver, Solver)
+    if not isinstance(adjoint, Unrolled):
+        check_object("adjoint", adjoint, Adjoint)
+    adjoint.check(solver)
