@@ -34,10 +34,10 @@ class _Clock:
 @torch.no_grad()
 def generate_without_cache(model: SLATE, slots: Tensor) -> Tensor:
     """What `SLATE.generate_tokens` computes, all positions anew for each token: slots (B, K, D) -> (B, N)."""
-    projected = model.tf_dec.project_slots(model.slot_proj(slots))
+    slots = model.slot_proj(slots)
     rows = torch.zeros(len(slots), 1, dtype=torch.int64)
     for _ in range(model.num_tokens):
-        x = model.tf_dec(model.positional_encoder(model.dictionary(rows)), projected)
+        x = model.tf_dec(model.positional_encoder(model.dictionary(rows)), slots)
         rows = torch.cat([rows, model.out(x[:, -1:]).argmax(-1) + 1], 1)
     return rows[:, 1:] - 1
 

@@ -23,7 +23,7 @@ from bench import (
 )
 from bench.apart import Apart
 from paper_lib.models import SLATE
-from paper_lib.models.causal_attention import causal_attention
+from paper_lib.models.fast.causal_attention import causal_attention
 
 
 def tables(text: str) -> list[pd.DataFrame]:

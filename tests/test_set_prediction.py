@@ -15,7 +15,7 @@ from paper_lib.data.generators import clevr_scenes as clevr
 from paper_lib.fixed_point import Iteration, Unrolled
 from paper_lib.metrics import average_precision
 from paper_lib.metrics.set_matching import ATTRIBUTES, SCENE_UNITS
-from paper_lib.models import SetPredictionConfig, SetPredictor
+from paper_lib.models import SetPredictionConfig, SetPredictor, variant
 from paper_lib.paper import parameters
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.loop import train
@@ -169,8 +169,9 @@ def test_vanilla_and_implicit_predict_the_same(n):
 @pytest.mark.parametrize("choice", ["vanilla", "IN", "BB"])
 def test_more_iterations_and_slots_at_test_time(choice):
     model, longer = predictor(variant=choice), predictor(variant=choice, num_iterations=6)
+    six, _ = variant(choice, 6)
     with torch.no_grad():
-        out = model(images(), noise(slots=8), num_iterations=6)
+        out = model(images(), noise(slots=8), six)
         torch.testing.assert_close(out.predictions, longer(images(), noise(slots=8)).predictions)
         assert out.predictions.shape == (2, 8, 19) and not torch.equal(
             out.slots, model(images(), noise(slots=8)).slots

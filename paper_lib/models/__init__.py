@@ -1,4 +1,17 @@
-"""Models that refine slots by iteration: slot attention, SLATE around it, and the two models of Locatello et al. (2020)."""
+"""Models that refine slots by iteration: slot attention, SLATE, and two of Locatello et al.
+
+In the order of reading:
+
+    variants.py        Table 2: the solver and the adjoint that a model's config asks for
+    slot_attention.py  the cell, and its fixed point
+    slot_encoder.py    initial slots and inputs around it, which all three models share
+    slate.py           SLATE, on top of dvae.py (images to tokens and back) and transformer.py
+                       (tokens from slots)
+    autoencoder.py     object discovery of Locatello et al. (2020), on top of conv_encoder.py
+    set_prediction.py  set prediction of Locatello et al. (2020), on top of conv_encoder.py
+    layers.py          torch's layers with the authors' initialisation
+    fast/              what makes all of this fast on a CPU. The models are complete without it
+"""
 
 from paper_lib.models.autoencoder import (
     AutoencoderConfig,
@@ -8,10 +21,26 @@ from paper_lib.models.autoencoder import (
 from paper_lib.models.dvae import DVAE
 from paper_lib.models.set_prediction import SetPredictionConfig, SetPredictionOutput, SetPredictor
 from paper_lib.models.slate import SLATE, SLATEConfig, SLATEOutput
-from paper_lib.models.slot_attention import VARIANTS, SlotAttention, variant
+from paper_lib.models.slot_attention import SlotAttention
 from paper_lib.models.slot_encoder import SlotEncoder, SlotOutput
+from paper_lib.models.variants import VARIANTS, pair_name, solver_and_adjoint, variant
 
 __all__ = [
-    "DVAE", "SLATE", "VARIANTS", "AutoencoderConfig", "AutoencoderOutput", "SLATEConfig", "SLATEOutput", "SetPredictionConfig", "SetPredictionOutput",
-    "SetPredictor", "SlotAttention", "SlotAttentionAutoEncoder", "SlotEncoder", "SlotOutput", "variant",
-]  # fmt: skip
+    "DVAE",
+    "SLATE",
+    "VARIANTS",
+    "AutoencoderConfig",
+    "AutoencoderOutput",
+    "SLATEConfig",
+    "SLATEOutput",
+    "SetPredictionConfig",
+    "SetPredictionOutput",
+    "SetPredictor",
+    "SlotAttention",
+    "SlotAttentionAutoEncoder",
+    "SlotEncoder",
+    "SlotOutput",
+    "pair_name",
+    "solver_and_adjoint",
+    "variant",
+]

@@ -1,4 +1,4 @@
-"""Locatello et al. (2020), object discovery: slots from a convolutional encoder, each drawn by itself, mixed into the image."""
+"""Locatello et al. (2020), object discovery: each slot draws a picture and says where it shows."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from paper_lib.fixed_point import Solution
-from paper_lib.models.encoder import ConvEncoder, PositionEmbedding
-from paper_lib.models.init import conv2d, conv_transpose2d
-from paper_lib.models.slot_attention import variant
+from paper_lib.models import fast
+from paper_lib.models.conv_encoder import ConvEncoder, PositionEmbedding
+from paper_lib.models.layers import conv2d, conv_transpose2d
 from paper_lib.models.slot_encoder import SlotEncoder
+from paper_lib.models.variants import Adjoint, Solver, solver_and_adjoint
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Sizes of the autoencoder (defaults: Locatello et al.'s), and how its slot attention is solved and differentiated (`variant`, a name in `VARIANTS`).
+    """Sizes of the autoencoder, and how its slot attention is solved and differentiated.
+
+    The defaults are Locatello et al.'s.
 
     channels           of the encoder's convolutions
     strides            of each of them
     broadcast_size     side of the grid over which the decoder broadcasts a slot
     decoder_channels   of the decoder's convolutions
-    decoder_strides    of each of them but the last, 1 or 2; image_size is broadcast_size times their product
+    decoder_strides    of each of them but the last, 1 or 2; image_size is broadcast_size times
+                       their product
     init               "authors", or "apart" for short trainings: see `start_apart`
+    variant            a row of Table 2, a name in `VARIANTS`
+    num_iterations     the variant's number of iterations
+    solver, adjoint    replace the variant's: objects of `paper_lib.fixed_point`
     """
 
     image_size: int = 128
@@ -39,12 +46,22 @@ class AutoencoderConfig:
     decoder_strides: tuple[int, ...] = (2, 2, 2, 2, 1)
     init: str = "authors"
     variant: str = "IN"
+    solver: Solver | None = None
+    adjoint: Adjoint | None = None
+
+    def __post_init__(self):
+        solver_and_adjoint(self)  # refuses a pair that makes no sense
 
 
 @dataclass
 class AutoencoderOutput:
-    """reconstruction (B, 3, H, W), the sum of the components under their masks; components (B, K, 3, H, W), each slot's picture; masks (B, K, H, W), which
-    sum to one over the slots. Pictures are about [0, 1], not clipped to it. slots (B, K, D), attn (B, N, K), solution: as `SlotOutput`."""
+    """What the autoencoder makes of images. Pictures are about [0, 1], not clipped to it.
+
+    reconstruction          (B, 3, H, W), the sum of the components under their masks
+    components              (B, K, 3, H, W), each slot's picture
+    masks                   (B, K, H, W), which sum to one over the slots
+    slots, attn, solution   as `SlotOutput`
+    """
 
     reconstruction: Tensor
     components: Tensor
@@ -57,19 +74,17 @@ class AutoencoderOutput:
 class SlotAttentionAutoEncoder(nn.Module):
     """Encoder, slot attention, spatial broadcast decoder.
 
-    Images are in [0, 1], as everywhere here; inside, the networks work in [-1, 1] as the authors' do. A mean squared error is a quarter of theirs for it.
+    Images are in [0, 1], as everywhere here; inside, the networks work in [-1, 1] as the authors'
+    do. A mean squared error is a quarter of theirs for it.
     """
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         c = self.config = config
         self.encoder = ConvEncoder(c.image_size, c.channels, c.strides)
+        solver, adjoint = solver_and_adjoint(c)
         self.slot_attn = SlotEncoder(
-            c.channels,
-            c.slot_size,
-            c.mlp_hidden_size,
-            c.num_slots,
-            *variant(c.variant, c.num_iterations),
+            c.channels, c.slot_size, c.mlp_hidden_size, c.num_slots, solver, adjoint
         )
         self.decoder = SpatialBroadcastDecoder(
             c.slot_size, c.broadcast_size, c.decoder_channels, c.decoder_strides, c.image_size
@@ -80,43 +95,56 @@ class SlotAttentionAutoEncoder(nn.Module):
             self.start_apart()
 
     def forward(
-        self, image: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None
+        self, image: Tensor, slot_noise: Tensor | None = None, solver: Solver | None = None
     ) -> AutoencoderOutput:
-        """image (B, 3, H, W) in [0, 1]; slot_noise (B, K, D), standard normal, drawn if not given. At test time K may be another number of slots than the
-        config's, and num_iterations another number of iterations."""
-        out = self.slot_attn(self.encoder(image), slot_noise, num_iterations)
-        return AutoencoderOutput(*self.decode(out.slots), out.slots, out.attn, out.solution)
+        """image (B, 3, H, W) in [0, 1] -> AutoencoderOutput, with as many slots as the noise has.
+
+        slot_noise   (B, K, D) standard normal, drawn if not given
+        solver       another one than the config's, as at test time
+        """
+        out = self.slot_attn(self.encoder(image), slot_noise, solver)
+        reconstruction, components, masks = self.decode(out.slots)
+        return AutoencoderOutput(
+            reconstruction, components, masks, out.slots, out.attn, out.solution
+        )
+
+    def decode(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """slots (B, K, D) -> reconstruction, components, masks, as in `AutoencoderOutput`."""
+        colours, logits = self.decoder(slots).split([3, 1], dim=2)
+        components = (colours + 1) / 2
+        masks = logits.softmax(dim=1)
+        reconstruction = (masks * components).sum(dim=1)
+        return reconstruction, components, masks.squeeze(2)
 
     @torch.no_grad()
     def start_apart(self) -> None:
         """Draw the weights anew so that every slot has a part of the picture from the start.
 
-        As the authors draw them, nothing tells slots apart at first but their initial noise. It only harms the reconstruction, so it is trained away, all
-        slots are drawn into one, and it takes a long training to part them again. PyTorch's own weights, which are smaller, change slots less in an
-        iteration; larger position embeddings, zero in the middle of the picture, and larger queries make slots compete for different places; without
-        biases in between, no slot wins all of them.
+        As the authors draw them, nothing tells slots apart at first but their initial noise. It
+        only harms the reconstruction, so it is trained away, all slots are drawn into one, and it
+        takes a long training to part them again. PyTorch's own weights, which are smaller, change
+        slots less in an iteration; larger position embeddings, zero in the middle of the picture,
+        and larger queries make slots compete for different places; without biases in between, no
+        slot wins all of them.
         """
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
                 module.reset_parameters()
         self.encoder.position.centre(gain=2)
         self.decoder.position.centre(gain=4)
-        for layer in (self.slot_attn.mlp[0], self.slot_attn.mlp[2]):
-            layer.bias.zero_()
+        self.slot_attn.mlp[0].bias.zero_()
+        self.slot_attn.mlp[2].bias.zero_()
         self.slot_attn.slot_attention.project_q.weight *= 6
-
-    def decode(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """slots (B, K, D) -> reconstruction (B, 3, H, W), components (B, K, 3, H, W), masks (B, K, H, W)."""
-        colours, alpha = self.decoder(slots).split([3, 1], dim=2)
-        components, masks = (colours + 1) / 2, alpha.softmax(1)
-        return (masks * components).sum(1), components, masks.squeeze(2)
 
 
 class SpatialBroadcastDecoder(nn.Module):
-    """A slot at every cell of a small grid, its position added; transposed 5x5 convolutions with ReLUs, of which each with stride 2 doubles the side; a 3x3.
+    """A slot at every cell of a small grid, its position added, then convolutions with ReLUs.
 
-    Source: Watters et al. (2019), "Spatial Broadcast Decoder"; Locatello et al. for the sizes. Raises ValueError where image_size is not what the strides
-    make of broadcast_size.
+    Of the 5x5 convolutions each with stride 2 is transposed and doubles the side; a 3x3 is the
+    last.
+
+    Source: Watters et al. (2019), "Spatial Broadcast Decoder"; Locatello et al. for the sizes.
+    Raises ValueError where image_size is not what the strides make of broadcast_size.
     """
 
     def __init__(
@@ -128,33 +156,29 @@ class SpatialBroadcastDecoder(nn.Module):
         image_size: int,
     ):
         super().__init__()
-        if (
-            not strides
-            or set(strides) - {1, 2}
-            or image_size != broadcast_size * math.prod(strides)
-        ):
+        fits = image_size == broadcast_size * math.prod(strides)
+        if not strides or set(strides) - {1, 2} or not fits:
             raise ValueError(
-                f"decoder_strides must be ones and twos, and image_size {image_size} be broadcast_size {broadcast_size} times them all: {strides}"
+                f"decoder_strides must be ones and twos, and image_size {image_size} be "
+                f"broadcast_size {broadcast_size} times them all: {strides}"
             )
         self.side = broadcast_size
         self.position = PositionEmbedding(slot_size, broadcast_size)
-        sizes = [slot_size] + [channels] * len(strides)
-        layers = [
-            (_layer(before, after, stride), nn.ReLU())
-            for before, after, stride in zip(sizes, sizes[1:], strides)
-        ]
-        last = conv2d(channels, 4, 3, padding=1)
-        self.cnn = nn.Sequential(*sum(layers, ()), last).to(
-            memory_format=torch.channels_last
-        )  # a twelfth faster on a CPU
+        layers = []
+        in_channels = slot_size
+        for stride in strides:
+            layers += [_convolution(in_channels, channels, stride), nn.ReLU()]
+            in_channels = channels
+        layers.append(conv2d(channels, 4, 3, padding=1))
+        self.cnn = fast.channels_last(nn.Sequential(*layers))  # nn.Sequential
 
     def forward(self, slots: Tensor) -> Tensor:
-        """slots (B, K, D) -> (B, K, 4, H, W): red, green, blue, and the logit of the slot's mask."""
+        """slots (B, K, D) -> (B, K, 4, H, W): red, green, blue, and the logit of the mask."""
         grid = slots.flatten(0, 1)[:, :, None, None].expand(-1, -1, self.side, self.side)
         return self.cnn(self.position(grid)).unflatten(0, slots.shape[:2])
 
 
-def _layer(before: int, after: int, stride: int) -> nn.Module:
+def _convolution(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     if stride == 1:  # transposed, it would be the same convolution with its kernel turned around
-        return conv2d(before, after, 5, padding=2)
-    return conv_transpose2d(before, after, 5, stride=2, padding=2, output_padding=1)
+        return conv2d(in_channels, out_channels, 5, padding=2)
+    return conv_transpose2d(in_channels, out_channels, 5, stride=2, padding=2, output_padding=1)

@@ -1,4 +1,7 @@
-"""SLATE's discrete VAE: an image becomes a grid of tokens, 4x4 pixels each, and tokens become an image."""
+"""SLATE's discrete VAE: an image becomes a grid of tokens, one for 4x4 pixels, and tokens an image.
+
+Source: Ramesh et al. (2021); the layers of the authors' SLATE code.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,56 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paper_lib.models.init import conv2d
+from paper_lib.models import fast
+from paper_lib.models.layers import conv2d
+
+
+class DVAE(nn.Module):
+    """An encoder and a decoder between images and tokens, of which there are `vocab_size`.
+
+    encoder   image (B, 3, H, W) -> logits (B, vocab_size, H/4, W/4)
+    decoder   one-hot tokens, which may be relaxed (B, vocab_size, H/4, W/4) -> image (B, 3, H, W)
+    """
+
+    def __init__(self, vocab_size: int):
+        super().__init__()
+        self.encoder = nn.Sequential(
+            ConvBlock(3, 64, 4, stride=4),
+            ConvBlock(64, 64, 1),
+            ConvBlock(64, 64, 1),
+            ConvBlock(64, 64, 1),
+            ConvBlock(64, 64, 1),
+            ConvBlock(64, 64, 1),
+            ConvBlock(64, 64, 1),
+            conv2d(64, vocab_size, 1),
+        )
+        # nn.Sequential would compute the same, more slowly.
+        self.decoder = fast.PixelShuffleDecoder(
+            ConvBlock(vocab_size, 64, 1),
+            ConvBlock(64, 64, 3, padding=1),
+            ConvBlock(64, 64, 1),
+            ConvBlock(64, 64, 1),
+            ConvBlock(64, 4 * 64, 1),
+            nn.PixelShuffle(2),
+            ConvBlock(64, 64, 3, padding=1),
+            ConvBlock(64, 64, 1),
+            ConvBlock(64, 64, 1),
+            ConvBlock(64, 4 * 64, 1),
+            nn.PixelShuffle(2),
+            conv2d(64, 3, 1),
+        )
+
+    def log_probs(self, image: Tensor) -> Tensor:
+        """Return the tokens' log-probabilities (B, vocab_size, H/4, W/4) for images in [0, 1]."""
+        return fast.log_softmax(self.encoder(image), dim=1)  # F.log_softmax, without a copy
 
 
 class ConvBlock(nn.Module):
-    """Convolution without bias, group norm with one group, ReLU. Parameter names as in the authors' code (`m` is the convolution)."""
+    """Convolution without bias, group norm with one group, ReLU.
+
+    The parameters keep the names of the authors' code: `m` is the convolution, `weight` and `bias`
+    are the norm's.
+    """
 
     def __init__(
         self,
@@ -28,91 +76,46 @@ class ConvBlock(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._apply_weights(x, self.m.weight, self.weight, self.bias)
-
-    def pixels(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, H, W, 2, 2, out_channels / 4): `pixel_shuffle` lays these four pixels of each place out as a picture of twice the size.
-
-        The weights are brought into an order in which a pixel's channels lie side by side in memory, so that runs of them are copied, not single numbers.
-        """
-        y = self._apply_weights(
-            x,
-            *(
-                w.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
-                for w in (self.m.weight, self.weight, self.bias)
-            ),
-        )
-        return y.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1))
-
-    def _apply_weights(self, x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        x, kernel = (
-            t.contiguous(memory_format=torch.channels_last) for t in (x, kernel)
-        )  # faster on a CPU, and on a GPU in half precision
-        x = F.conv2d(x, kernel, None, self.m.stride, self.m.padding)
-        return F.relu(F.group_norm(x, 1, weight, bias), inplace=True)
+        # self.m(x), with the channels last in memory
+        x = fast.conv2d(x, self.m.weight, self.m.stride, self.m.padding)
+        return F.relu(F.group_norm(x, 1, self.weight, self.bias), inplace=True)
 
 
-def pixel_shuffle(pixels: Tensor) -> Tensor:
-    """(B, H, W, 2, 2, C) -> (B, C, 2 H, 2 W), the channels last in memory."""
-    return pixels.transpose(2, 3).flatten(1, 2).flatten(2, 3).permute(0, 3, 1, 2)
+def gumbel_softmax(log_probs: Tensor, tau: float, hard: bool = False) -> Tensor:
+    """Draw relaxed one-hot tokens (B, vocab_size, h, w) at temperature tau.
 
+    hard: they are one-hot, with the relaxed sample's gradient.
 
-class Decoder(nn.Sequential):
-    """Convolution blocks, two of them followed by a pixel shuffle, and a 1x1 convolution: it comes before the last shuffle, and leaves three channels to it."""
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        *layers, _, last = self
-        x = tokens
-        for layer, following in zip(layers, layers[1:]):
-            if isinstance(layer, ConvBlock):
-                x = (
-                    pixel_shuffle(layer.pixels(x))
-                    if isinstance(following, nn.PixelShuffle)
-                    else layer(x)
-                )
-        return pixel_shuffle(F.linear(layers[-1].pixels(x), last.weight.flatten(1), last.bias))
-
-
-class DVAE(nn.Module):
-    """Encoder (B, 3, H, W) -> logits (B, vocab, H/4, W/4); decoder: (relaxed) one-hot tokens (B, vocab, H/4, W/4) -> image (B, 3, H, W).
-
-    Source: Ramesh et al. 2021; the layers of the authors' SLATE code.
+    Source: Jang et al. (2017), Maddison et al. (2017).
     """
-
-    def __init__(self, vocab_size: int, channels: int = 3, width: int = 64):
-        super().__init__()
-        w = width
-        self.encoder = nn.Sequential(
-            ConvBlock(channels, w, 4, 4),
-            *[ConvBlock(w, w, 1) for _ in range(6)],
-            conv2d(w, vocab_size, 1),
-        )
-        self.decoder = Decoder(
-            ConvBlock(vocab_size, w, 1), ConvBlock(w, w, 3, 1, 1), ConvBlock(w, w, 1), ConvBlock(w, w, 1), ConvBlock(w, 4 * w, 1), nn.PixelShuffle(2),
-            ConvBlock(w, w, 3, 1, 1), ConvBlock(w, w, 1), ConvBlock(w, w, 1), ConvBlock(w, 4 * w, 1), nn.PixelShuffle(2),
-            conv2d(w, channels, 1),
-        )  # fmt: skip
-
-    def log_probs(self, image: Tensor) -> Tensor:
-        """image (B, 3, H, W) in [0, 1] -> log-probabilities of the tokens (B, vocab, H/4, W/4)."""
-        return F.log_softmax(self.encoder(image).movedim(1, -1), -1).movedim(
-            -1, 1
-        )  # the tokens lie last in memory: no copy
-
-
-def gumbel_like(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard Gumbel noise in the shape of `logits`, in float32 at least."""
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    uniform = torch.empty_like(logits, dtype=dtype).uniform_(
-        generator=generator
-    )  # a CPU draws it five times as fast as exponential_
-    return uniform.clamp_min_(torch.finfo(dtype).tiny).log_().neg_().log_().neg_()
-
-
-def gumbel_softmax(logits: Tensor, tau: float, hard: bool = False, dim: int = 1) -> Tensor:
-    """A relaxed sample of the categorical distribution along `dim`; `hard` makes it one-hot forward and keeps the relaxed gradient."""
-    soft = F.softmax((logits + gumbel_like(logits)).div_(tau).movedim(dim, -1), -1).movedim(-1, dim)
+    noisy = log_probs + _gumbel_noise_like(log_probs)
+    soft = fast.softmax(noisy.div_(tau), dim=1)  # F.softmax, without a copy
     if not hard:
         return soft
-    one_hot = torch.zeros_like(soft).scatter_(dim, soft.argmax(dim, keepdim=True), 1.0)
+    one_hot = torch.zeros_like(soft).scatter_(1, soft.argmax(1, keepdim=True), 1.0)
     return one_hot - soft.detach() + soft
+
+
+def sample_categorical(log_probs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw tokens from (B, vocab_size, h, w) log-probabilities: (B, h * w), row by row.
+
+    Each takes one random number, at which its cumulative distribution is inverted.
+    """
+    log_probs = log_probs.to(_float32_at_least(log_probs))
+    cumulative = log_probs.exp().movedim(1, -1).flatten(1, 2).cumsum(-1)  # (B, h * w, vocab_size)
+    total = cumulative[..., -1:]  # one, but for rounding
+    uniform = torch.rand(total.shape, generator=generator, device=total.device, dtype=total.dtype)
+    tokens = torch.searchsorted(cumulative, uniform * total, right=True).squeeze(-1)
+    return tokens.clamp_max(log_probs.shape[1] - 1)
+
+
+def _gumbel_noise_like(x: Tensor) -> Tensor:
+    """Return -log(-log(u)) for uniform u."""
+    noise = torch.rand_like(x, dtype=_float32_at_least(x))
+    noise.clamp_min_(torch.finfo(noise.dtype).tiny)
+    return noise.log_().neg_().log_().neg_()
+
+
+def _float32_at_least(x: Tensor) -> torch.dtype:
+    """Return the precision to draw in: sums and random numbers in half precision are too coarse."""
+    return torch.promote_types(x.dtype, torch.float32)

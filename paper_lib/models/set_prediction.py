@@ -1,4 +1,4 @@
-"""Locatello et al. (2020), set prediction: slots from a convolutional encoder, each classified into one object's properties."""
+"""Locatello et al. (2020), set prediction: each slot is classified into one object's properties."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from paper_lib.fixed_point import Solution
-from paper_lib.models.encoder import ConvEncoder
-from paper_lib.models.init import linear
-from paper_lib.models.slot_attention import variant
+from paper_lib.models.conv_encoder import ConvEncoder
+from paper_lib.models.layers import linear
 from paper_lib.models.slot_encoder import SlotEncoder
+from paper_lib.models.variants import Adjoint, Solver, solver_and_adjoint
 
-NUM_PROPERTIES = 19  # 3 position, 2 size, 2 material, 3 shape, 8 colour, 1 present: the columns of `data.scenes.properties`
+# 3 position, 2 size, 2 material, 3 shape, 8 colour, 1 present: the columns of a scene's properties
+NUM_PROPERTIES = 19
 
 
 @dataclass(frozen=True)
 class SetPredictionConfig:
-    """Sizes of the set predictor (defaults: Locatello et al.'s), and how its slot attention is solved and differentiated (`variant`, a name in `VARIANTS`).
+    """Sizes of the set predictor, and how its slot attention is solved and differentiated.
+
+    The defaults are Locatello et al.'s.
 
     channels                 of the encoder's convolutions
     strides                  of each of them
     classifier_hidden_size   of the MLP that reads a slot
+    variant                  a row of Table 2, a name in `VARIANTS`
+    num_iterations           the variant's number of iterations
+    solver, adjoint          replace the variant's: objects of `paper_lib.fixed_point`
     """
 
     image_size: int = 128
@@ -33,11 +39,21 @@ class SetPredictionConfig:
     num_iterations: int = 3
     classifier_hidden_size: int = 64
     variant: str = "IN"
+    solver: Solver | None = None
+    adjoint: Adjoint | None = None
+
+    def __post_init__(self):
+        solver_and_adjoint(self)  # refuses a pair that makes no sense
 
 
 @dataclass
 class SetPredictionOutput:
-    """predictions (B, K, 19), all in (0, 1), the last the confidence that there is an object; slots (B, K, D), attn (B, N, K), solution: as `SlotOutput`."""
+    """What the set predictor makes of images.
+
+    predictions             (B, K, 19), all in (0, 1); the last is the confidence that there is an
+                            object
+    slots, attn, solution   as `SlotOutput`
+    """
 
     predictions: Tensor
     slots: Tensor
@@ -46,18 +62,18 @@ class SetPredictionOutput:
 
 
 class SetPredictor(nn.Module):
-    """Encoder, slot attention, an MLP that reads every slot alike. The loss is `metrics.hungarian_huber_loss`."""
+    """Encoder, slot attention, an MLP that reads every slot alike.
+
+    The loss is `metrics.hungarian_huber_loss`.
+    """
 
     def __init__(self, config: SetPredictionConfig):
         super().__init__()
         c = self.config = config
         self.encoder = ConvEncoder(c.image_size, c.channels, c.strides)
+        solver, adjoint = solver_and_adjoint(c)
         self.slot_attn = SlotEncoder(
-            c.channels,
-            c.slot_size,
-            c.mlp_hidden_size,
-            c.num_slots,
-            *variant(c.variant, c.num_iterations),
+            c.channels, c.slot_size, c.mlp_hidden_size, c.num_slots, solver, adjoint
         )
         self.classifier = nn.Sequential(
             linear(c.slot_size, c.classifier_hidden_size),
@@ -67,9 +83,13 @@ class SetPredictor(nn.Module):
         )
 
     def forward(
-        self, image: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None
+        self, image: Tensor, slot_noise: Tensor | None = None, solver: Solver | None = None
     ) -> SetPredictionOutput:
-        """image (B, 3, H, W) in [0, 1]; slot_noise (B, K, D), standard normal, drawn if not given. At test time K may be another number of slots than the
-        config's, and num_iterations another number of iterations."""
-        out = self.slot_attn(self.encoder(image), slot_noise, num_iterations)
-        return SetPredictionOutput(self.classifier(out.slots), out.slots, out.attn, out.solution)
+        """image (B, 3, H, W) in [0, 1] -> predictions, with as many slots as the noise has.
+
+        slot_noise   (B, K, D) standard normal, drawn if not given
+        solver       another one than the config's, as at test time
+        """
+        out = self.slot_attn(self.encoder(image), slot_noise, solver)
+        predictions = self.classifier(out.slots)
+        return SetPredictionOutput(predictions, out.slots, out.attn, out.solution)

@@ -1,4 +1,4 @@
-"""SLATE (Singh et al. 2021): dVAE tokens in, slots in the middle, a transformer that predicts the tokens from the slots."""
+"""SLATE (Singh et al. 2021): a dVAE's tokens, slots, and a transformer that predicts the tokens."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paper_lib.models.dvae import DVAE, gumbel_softmax
-from paper_lib.models.init import linear
-from paper_lib.models.slot_attention import variant
+from paper_lib.models.dvae import DVAE, gumbel_softmax, sample_categorical
+from paper_lib.models.layers import linear
 from paper_lib.models.slot_encoder import SlotEncoder, SlotOutput
-from paper_lib.models.transformer import Cache, PositionalEncoding, TransformerDecoder
+from paper_lib.models.transformer import LearnedPositionalEncoding, TransformerDecoder
+from paper_lib.models.variants import Adjoint, Solver, solver_and_adjoint
 
 
 @dataclass(frozen=True)
 class SLATEConfig:
-    """Sizes of a SLATE, and how its slot attention is solved and differentiated (`variant`, a name in `VARIANTS`)."""
+    """Sizes of a SLATE, and how its slot attention is solved and differentiated.
+
+    variant           a row of Table 2, a name in `VARIANTS`
+    num_iterations    the variant's number of iterations
+    solver, adjoint   replace the variant's: objects of `paper_lib.fixed_point`
+    """
 
     image_size: int = 64
     vocab_size: int = 1024
@@ -31,11 +36,21 @@ class SLATEConfig:
     num_heads: int = 4
     dropout: float = 0.1
     variant: str = "IN"
+    solver: Solver | None = None
+    adjoint: Adjoint | None = None
+
+    def __post_init__(self):
+        solver_and_adjoint(self)  # refuses a pair that makes no sense
 
 
 @dataclass
 class SLATEOutput:
-    """cross_entropy: summed over tokens, mean over images; mse: summed over pixels and channels, mean over images; slots, attn as `SlotOutput`."""
+    """What a training pass gives.
+
+    cross_entropy   summed over tokens, mean over images
+    mse             squared error, summed over pixels and channels, mean over images
+    slots, attn     as `SlotOutput`
+    """
 
     cross_entropy: Tensor
     mse: Tensor
@@ -44,7 +59,10 @@ class SLATEOutput:
 
 
 class SLATE(nn.Module):
-    """Module and parameter names are those of the authors' code, so that their weights load as they are."""
+    """Module and parameter names are those of the authors' code, so that their weights load.
+
+    Raises ValueError for an image_size that is no multiple of 4.
+    """
 
     def __init__(self, config: SLATEConfig):
         super().__init__()
@@ -55,8 +73,10 @@ class SLATE(nn.Module):
             )
         self.num_tokens = (c.image_size // 4) ** 2
         self.dvae = DVAE(c.vocab_size)
-        self.positional_encoder = PositionalEncoding(1 + self.num_tokens, c.d_model, c.dropout)
-        solver, adjoint = variant(c.variant, c.num_iterations)
+        self.positional_encoder = LearnedPositionalEncoding(
+            1 + self.num_tokens, c.d_model, c.dropout
+        )
+        solver, adjoint = solver_and_adjoint(c)
         self.slot_attn = SlotEncoder(
             c.d_model,
             c.slot_size,
@@ -66,82 +86,88 @@ class SLATE(nn.Module):
             adjoint,
             c.num_slot_heads,
         )
-        self.dictionary = TokenDictionary(c.vocab_size, c.d_model)
+        self.dictionary = TokenEmbedding(c.vocab_size, c.d_model)
         self.slot_proj = linear(c.slot_size, c.d_model, bias=False)
         self.tf_dec = TransformerDecoder(c.num_dec_blocks, c.d_model, c.num_heads, c.dropout)
         self.out = linear(c.d_model, c.vocab_size, bias=False)
 
     @classmethod
     def from_official(cls, state_dict: dict[str, Tensor], config: SLATEConfig) -> SLATE:
-        """A model with weights saved by the authors' SLATE code. Raises RuntimeError naming every key that does not fit `config`."""
+        """Return a model with weights that were saved by the authors' SLATE code.
+
+        Raises RuntimeError naming every key that does not fit `config`.
+        """
         model = cls(config)
-        # their causal masks are parameters; ours are computed
-        model.load_state_dict(
-            {k: v for k, v in state_dict.items() if not k.endswith("self_attn_mask")}
-        )
+        # Their causal masks are parameters; ours are computed.
+        weights = {k: v for k, v in state_dict.items() if not k.endswith("self_attn_mask")}
+        model.load_state_dict(weights)
         return model
 
     def forward(self, image: Tensor, tau: float, hard: bool = False) -> SLATEOutput:
-        """One training pass: image (B, 3, H, W) in [0, 1]; tau: Gumbel temperature of the relaxed sample that the dVAE decodes.
+        """Make one training pass over images (B, 3, H, W) in [0, 1].
 
-        The decoder's targets are tokens drawn apart from that sample. No gradient flows between the dVAE and the rest.
+        tau, hard: temperature of the relaxed sample that the dVAE decodes, and whether it is made
+        one-hot. The decoder's targets are tokens drawn apart from that sample. No gradient flows
+        between the dVAE and the rest.
         """
         log_probs = self.dvae.log_probs(image)
-        mse = (
-            image - self.dvae.decoder(gumbel_softmax(log_probs, tau, hard))
-        ).square().sum() / len(image)
-        cross_entropy, out = self.autoencode(_draw(log_probs.detach()))
+        decoded = self.dvae.decoder(gumbel_softmax(log_probs, tau, hard))
+        mse = (image - decoded).square().sum() / len(image)
+        tokens = sample_categorical(log_probs.detach())
+        cross_entropy, out = self.autoencode(tokens)
         return SLATEOutput(cross_entropy.mean(), mse, out.slots, out.attn)
 
     def autoencode(
         self, tokens: Tensor, slot_noise: Tensor | None = None
     ) -> tuple[Tensor, SlotOutput]:
-        """tokens (B, N) -> cross entropy (B,) summed over tokens, and the slots they were predicted from.
+        """tokens (B, N) -> cross entropy (B,) as `cross_entropy`, and the slots it comes from.
 
-        Slot attention and the decoder see the same embeddings, dropout included, as in the authors' code.
+        Slot attention and the decoder see the same embeddings, dropout included, as in the
+        authors' code.
         """
         embedded = self.embed(tokens)
         out = self.slot_attn(embedded[:, 1:], slot_noise)
         return self._cross_entropy(embedded, tokens, out.slots), out
 
-    def tokenize(self, image: Tensor) -> Tensor:
-        """image (B, 3, H, W) in [0, 1] -> (B, N) most likely tokens, row by row."""
-        return self.dvae.encoder(image).argmax(1).flatten(1)
-
-    def sample_tokens(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """image (B, 3, H, W) in [0, 1] -> (B, N) tokens drawn from the dVAE's posterior. No gradient."""
-        with torch.no_grad():
-            return _draw(self.dvae.log_probs(image), generator)
-
     def infer_slots(self, tokens: Tensor, slot_noise: Tensor | None = None) -> SlotOutput:
-        """tokens (B, N) -> slots and masks. slot_noise (B, K, D), standard normal, drawn if not given."""
+        """tokens (B, N) -> slots and masks.
+
+        slot_noise: (B, K, D), standard normal, drawn if not given.
+        """
         return self.slot_attn(self.embed(tokens)[:, 1:], slot_noise)
 
-    def slot_cell(self, tokens: Tensor):
-        """The map slots -> (slots, masks) that slot attention iterates for tokens (B, N): what a spectral norm is the norm of."""
-        return self.slot_attn.cell(self.embed(tokens)[:, 1:])
-
     def cross_entropy(self, tokens: Tensor, slots: Tensor) -> Tensor:
-        """tokens (B, N), slots (B, K, D) -> (B,) cross entropy of the tokens, summed over them, each predicted from those before it."""
+        """tokens (B, N), slots (B, K, D) -> (B,) cross entropy of the tokens, summed over them.
+
+        Each is predicted from those before it and the slots.
+        """
         return self._cross_entropy(self.embed(tokens), tokens, slots)
 
     @torch.no_grad()
     def generate_tokens(self, slots: Tensor) -> Tensor:
-        """slots (B, K, D) -> (B, N) tokens, one after the other, the most likely each time. Call it in eval mode.
+        """slots (B, K, D) -> (B, N) tokens, one after the other, the most likely each time.
 
-        Keys and values of past tokens, and of the slots, are kept, so that a token costs one position's work.
+        Call it in eval mode. Keys and values of the slots and of past tokens are kept, so that a
+        token costs one position's work.
         """
-        projected = self.tf_dec.project_slots(self.slot_proj(slots))
-        rows = [
-            torch.zeros(len(slots), 1, dtype=torch.int64, device=slots.device)
-        ]  # row 0 is the start token, row t + 1 token t
-        caches = [Cache(self.num_tokens) for _ in self.tf_dec.blocks]
-        for i in range(self.num_tokens):
-            x = self.tf_dec(
-                self.positional_encoder(self.dictionary(rows[-1]), offset=i), projected, caches
-            )
-            rows.append(self.out(x).argmax(-1) + 1)
-        return torch.cat(rows[1:], 1) - 1
+        caches = self.tf_dec.caches(self.slot_proj(slots), self.num_tokens)
+        row = torch.zeros(len(slots), 1, dtype=torch.int64, device=slots.device)  # the start token
+        rows = []
+        for position in range(self.num_tokens):
+            x = self.positional_encoder(self.dictionary(row), offset=position)
+            logits = self.out(self.tf_dec.next(x, caches))
+            row = logits.argmax(-1) + 1
+            rows.append(row)
+        return torch.cat(rows, 1) - 1
+
+    def tokenize(self, image: Tensor) -> Tensor:
+        """image (B, 3, H, W) in [0, 1] -> (B, N) most likely tokens, row by row."""
+        return self.dvae.encoder(image).argmax(1).flatten(1)
+
+    @torch.no_grad()
+    def sample_tokens(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """image (B, 3, H, W) in [0, 1] -> (B, N) tokens drawn from the dVAE's posterior."""
+        return sample_categorical(self.dvae.log_probs(image), generator)
 
     def decode_tokens(self, tokens: Tensor) -> Tensor:
         """tokens (B, N) -> image (B, 3, H, W) in [0, 1]."""
@@ -151,43 +177,23 @@ class SLATE(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """tokens (B, N) -> embeddings of the start token and the tokens (B, 1 + N, d_model)."""
-        return self.positional_encoder(self.dictionary(F.pad(tokens + 1, (1, 0))))
+        rows = F.pad(tokens + 1, (1, 0))
+        return self.positional_encoder(self.dictionary(rows))
 
     def _cross_entropy(self, embedded: Tensor, tokens: Tensor, slots: Tensor) -> Tensor:
-        hidden = self.tf_dec(embedded[:, :-1], self.tf_dec.project_slots(self.slot_proj(slots)))
-        return (
-            F.cross_entropy(self.out(hidden).flatten(0, 1), tokens.flatten(), reduction="none")
-            .view_as(tokens)
-            .sum(1)
-        )
+        hidden = self.tf_dec(embedded[:, :-1], self.slot_proj(slots))
+        logits = self.out(hidden)  # (B, N, vocab_size)
+        losses = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
+        return losses.view_as(tokens).sum(1)
 
 
-class TokenDictionary(nn.Module):
-    """Embeddings of tokens (standard normal); row 0 is the start token, token t is row t + 1."""
+class TokenEmbedding(nn.Module):
+    """Embeddings, which start standard normal. Row 0 is the start token, row t + 1 is token t."""
 
     def __init__(self, vocab_size: int, d_model: int):
         super().__init__()
         self.dictionary = nn.Embedding(vocab_size + 1, d_model)
 
     def forward(self, rows: Tensor) -> Tensor:
+        """rows (B, T) -> (B, T, d_model)."""
         return self.dictionary(rows)
-
-
-def _draw(log_probs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """(B, vocab, h, w) -> (B, h * w) tokens, each from its categorical distribution, by inverting its cumulative one: one random number a token."""
-    log_probs = log_probs.to(
-        torch.promote_types(log_probs.dtype, torch.float32)
-    )  # bfloat16's sums would be too coarse to draw from
-    cumulative = log_probs.exp().movedim(1, -1).flatten(1, 2).cumsum(-1)  # (B, h * w, vocab)
-    u = (
-        torch.rand(
-            cumulative[..., :1].shape,
-            generator=generator,
-            device=cumulative.device,
-            dtype=cumulative.dtype,
-        )
-        * cumulative[..., -1:]
-    )
-    return (
-        torch.searchsorted(cumulative, u, right=True).squeeze(-1).clamp_max(log_probs.shape[1] - 1)
-    )

@@ -1,52 +1,30 @@
-"""Slot attention (Locatello et al. 2020) as a fixed point: a cell that is iterated, a solver that iterates it, an adjoint that differentiates it."""
+"""Slot attention (Locatello et al. 2020) as a fixed point.
+
+A cell is iterated, a solver iterates it, and an adjoint differentiates what the solver found.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paper_lib.fixed_point import (
-    Anderson,
-    Broyden,
-    Implicit,
-    Iteration,
-    Neumann,
-    Solution,
-    Unrolled,
-    check_pair,
-    fixed_point,
-)
-from paper_lib.models.init import gru_cell, linear
+from paper_lib.fixed_point import Solution, check_pair, fixed_point
+from paper_lib.models.layers import GRUCell, linear, merge_heads, split_heads
+from paper_lib.models.variants import Adjoint, Solver
 
-# Table 2: how the fixed point is found, and how its gradient is estimated; n bounds the steps of each. Names as in the paper; the A's are ours.
-VARIANTS = {
-    "vanilla": lambda n: (Iteration(n), Unrolled()),
-    "IB": lambda n: (Iteration(n), Implicit(Broyden(n))),
-    "BB": lambda n: (Broyden(n), Implicit(Broyden(n))),
-    "IN": lambda n: (Iteration(n), Neumann()),
-    "BN": lambda n: (Broyden(n), Neumann()),
-    "AA": lambda n: (Anderson(n), Implicit(Anderson(n))),
-    "AN": lambda n: (Anderson(n), Neumann()),
-}
-
-
-def variant(name: str, num_iterations: int):
-    """(solver, adjoint) of a row of Table 2."""
-    if name not in VARIANTS:
-        raise ValueError(f"unknown variant {name!r}: choose from {', '.join(VARIANTS)}")
-    return VARIANTS[name](num_iterations)
+EPSILON = 1e-8  # is added to the attention before each slot's weighted mean is taken
 
 
 class SlotAttention(nn.Module):
     """Slots compete for the inputs through attention and are updated by a GRU, again and again.
 
     input_size, slot_size, mlp_hidden_size   features of inputs, slots and the residual MLP
-    solver, adjoint                          any pair of `paper_lib.fixed_point`
-    num_heads                                attention heads; the softmax runs over heads and slots together, as SLATE's
-    epsilon                                  added to the attention before the weighted mean is normalised
+    solver, adjoint                          any pair of `paper_lib.fixed_point`; a solver may be
+                                             any object with a `solve` method
+    num_heads                                attention heads
+
+    Raises ValueError, with the reason, for a pair that makes no sense.
 
     Source: Locatello et al., Algorithm 1; the parameters keep the names of the authors' SLATE code.
     """
@@ -56,82 +34,65 @@ class SlotAttention(nn.Module):
         input_size: int,
         slot_size: int,
         mlp_hidden_size: int,
-        solver,
-        adjoint,
+        solver: Solver,
+        adjoint: Adjoint,
         num_heads: int = 1,
-        epsilon: float = 1e-8,
     ):
         super().__init__()
         check_pair(solver, adjoint)
         if slot_size % num_heads:
             raise ValueError(f"slot_size {slot_size} is not a multiple of num_heads {num_heads}")
-        self.solver, self.adjoint = solver, adjoint
-        self.num_heads, self.epsilon = num_heads, epsilon
+        self.solver = solver
+        self.adjoint = adjoint
+        self.num_heads = num_heads
         self.norm_inputs = nn.LayerNorm(input_size)
         self.norm_slots = nn.LayerNorm(slot_size)
         self.norm_mlp = nn.LayerNorm(slot_size)
         self.project_q = linear(slot_size, slot_size, bias=False)
         self.project_k = linear(input_size, slot_size, bias=False)
         self.project_v = linear(input_size, slot_size, bias=False)
-        self.gru = gru_cell(slot_size, slot_size)
+        self.gru = GRUCell(slot_size, slot_size)
         self.mlp = nn.Sequential(
             linear(slot_size, mlp_hidden_size, kaiming=True),
             nn.ReLU(),
             linear(mlp_hidden_size, slot_size),
         )
 
-    def forward(self, inputs: Tensor, slots: Tensor, num_iterations: int | None = None) -> Solution:
-        """inputs (B, N, input_size), initial slots (B, K, slot_size) -> Solution: `.value` (B, K, slot_size), `.aux` the masks (B, N, K).
+    def forward(self, inputs: Tensor, slots: Tensor, solver: Solver | None = None) -> Solution:
+        """inputs (B, N, input_size), initial slots (B, K, slot_size) -> Solution.
 
-        num_iterations: another number of the solver's steps than it was built with, as at test time.
+        Its `.value` is the slots (B, K, slot_size), its `.aux` their masks (B, N, K).
+        solver: another one than the module was built with, as at test time.
         """
-        solver = (
-            self.solver
-            if num_iterations is None
-            else replace(self.solver, max_steps=num_iterations)
-        )
-        return fixed_point(
-            self.cell(inputs), slots, solver=solver, adjoint=self.adjoint, has_aux=True
-        )
+        if solver is None:
+            solver = self.solver
+        cell = self.cell(inputs)
+        return fixed_point(cell, slots, solver=solver, adjoint=self.adjoint, has_aux=True)
 
     def cell(self, inputs: Tensor):
-        """The map to iterate, slots -> (slots, masks), for inputs (B, N, input_size): they are projected once."""
+        """Return the map to iterate, slots -> (slots, masks), for inputs (B, N, input_size).
+
+        The inputs are projected once, however often the map is applied.
+        """
         inputs = self.norm_inputs(inputs)
-        k = (
-            self._heads(self.project_k(inputs))
-            * (self.project_k.out_features // self.num_heads) ** -0.5
-        )
-        v = self._heads(self.project_v(inputs))
-        return lambda slots: self.step(slots, k, v)
+        k = split_heads(self.project_k(inputs), self.num_heads)
+        v = split_heads(self.project_v(inputs), self.num_heads)
+        return partial(self.step, k=k * k.shape[-1] ** -0.5, v=v)
 
     def step(self, slots: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """One refinement. slots (B, K, D), keys (scaled) and values (B, heads, N, D / heads) -> slots (B, K, D), masks (B, N, K) summed over heads."""
-        B, K, D = slots.shape
-        q = self._heads(self.project_q(self.norm_slots(slots)))
-        logits = q @ k.transpose(
-            -1, -2
-        )  # (B, heads, K, N): inputs last, as the sums over them are the long ones
-        attn = logits.flatten(1, 2).softmax(1).view_as(logits)
-        weights = attn + self.epsilon
-        updates = (weights @ v) / weights.sum(
-            -1, keepdim=True
-        )  # each slot's weighted mean of the inputs
-        slots = self._gru(updates.transpose(1, 2).reshape(B, K, D), slots)
-        return slots + self.mlp(self.norm_mlp(slots)), attn.sum(1).transpose(1, 2)
+        """Refine the slots once.
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-    def _gru(self, x: Tensor, h: Tensor) -> Tensor:
-        # nn.GRUCell's own formula, written out: on a GPU its fused kernel has no forward-mode derivative, which `spectral_norm` needs
-        gru = self.gru
-        from_input, from_hidden = (
-            F.linear(x, gru.weight_ih, gru.bias_ih),
-            F.linear(h, gru.weight_hh, gru.bias_hh),
-        )
-        D = h.shape[-1]
-        reset, update = (
-            (from_input[..., : 2 * D] + from_hidden[..., : 2 * D]).sigmoid().chunk(2, -1)
-        )
-        candidate = torch.tanh(from_input[..., 2 * D :] + reset * from_hidden[..., 2 * D :])
-        return candidate + update * (h - candidate)
+        slots (B, K, D), keys (scaled) and values (B, heads, N, D / heads) -> new slots (B, K, D),
+        masks (B, N, K), summed over heads.
+        """
+        q = split_heads(self.project_q(self.norm_slots(slots)), self.num_heads)
+        # Slots compete: the softmax runs over heads and slots together, as SLATE's does.
+        # The inputs lie last, as the sums over them are the long ones.
+        logits = q @ k.mT  # (B, heads, K, N)
+        attn = logits.flatten(1, 2).softmax(dim=1).view_as(logits)
+        # A slot is updated with the weighted mean of the inputs' values.
+        weights = attn + EPSILON
+        updates = (weights @ v) / weights.sum(dim=-1, keepdim=True)
+        slots = self.gru(merge_heads(updates), slots)
+        slots = slots + self.mlp(self.norm_mlp(slots))
+        return slots, attn.sum(dim=1).mT

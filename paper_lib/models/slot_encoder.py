@@ -1,4 +1,4 @@
-"""Layer norm and MLP over the inputs, random initial slots, slot attention: the piece that SLATE and both models of Locatello et al. (2020) share."""
+"""From embedded inputs to slots: the piece that SLATE and both models of Locatello et al. share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from paper_lib.fixed_point import Solution
-from paper_lib.models.init import linear
+from paper_lib.models.layers import linear
 from paper_lib.models.slot_attention import SlotAttention
+from paper_lib.models.variants import Adjoint, Solver
 
 
 @dataclass
 class SlotOutput:
-    """slots (B, K, D); attn (B, N, K), masks that sum to one over the slots; solution: how the fixed point was found."""
+    """What slot attention found.
+
+    slots      (B, K, D)
+    attn       (B, N, K), masks that sum to one over the slots
+    solution   how the search for the fixed point went
+    """
 
     slots: Tensor
     attn: Tensor
@@ -22,9 +28,9 @@ class SlotOutput:
 
 
 class SlotEncoder(nn.Module):
-    """Inputs in, slots out. Initial slots are drawn with a learned mean and scale that all slots share.
+    """Layer norm and an MLP over the inputs, random initial slots, slot attention.
 
-    input_size, slot_size, mlp_hidden_size   features of inputs, slots and slot attention's residual MLP
+    input_size, slot_size, mlp_hidden_size   features of inputs, slots and slot attention's MLP
     num_slots                                how many are drawn where no noise is given
     solver, adjoint, num_heads               as `SlotAttention`
     """
@@ -35,15 +41,17 @@ class SlotEncoder(nn.Module):
         slot_size: int,
         mlp_hidden_size: int,
         num_slots: int,
-        solver,
-        adjoint,
+        solver: Solver,
+        adjoint: Adjoint,
         num_heads: int = 1,
     ):
         super().__init__()
         self.num_slots = num_slots
         self.layer_norm = nn.LayerNorm(input_size)
         self.mlp = nn.Sequential(
-            linear(input_size, input_size, kaiming=True), nn.ReLU(), linear(input_size, input_size)
+            linear(input_size, input_size, kaiming=True),
+            nn.ReLU(),
+            linear(input_size, input_size),
         )
         self.slot_mu = nn.Parameter(torch.empty(1, 1, slot_size))
         self.slot_log_sigma = nn.Parameter(torch.empty(1, 1, slot_size))
@@ -54,33 +62,31 @@ class SlotEncoder(nn.Module):
         )
 
     def forward(
-        self, embedded: Tensor, slot_noise: Tensor | None = None, num_iterations: int | None = None
+        self, embedded: Tensor, slot_noise: Tensor | None = None, solver: Solver | None = None
     ) -> SlotOutput:
-        """embedded inputs (B, N, input_size), standard normal noise (B, K, slot_size), drawn if not given -> SlotOutput.
+        """embedded inputs (B, N, input_size) -> SlotOutput, with as many slots as the noise has.
 
-        As many slots as the noise has; num_iterations: another number of the solver's steps than it was built with.
+        slot_noise   (B, K, slot_size) standard normal, drawn if not given
+        solver       another one than the module was built with, as at test time
         """
         if slot_noise is None:
-            slot_noise = torch.randn(
-                len(embedded),
-                self.num_slots,
-                self.slot_mu.shape[-1],
-                device=embedded.device,
-                dtype=embedded.dtype,
-            )
-        solution = self.slot_attention(
-            self.inputs(embedded), self.initial_slots(slot_noise), num_iterations
-        )
+            shape = len(embedded), self.num_slots, self.slot_mu.shape[-1]
+            slot_noise = torch.randn(shape, device=embedded.device, dtype=embedded.dtype)
+        inputs = self.inputs(embedded)
+        solution = self.slot_attention(inputs, self.initial_slots(slot_noise), solver)
         return SlotOutput(solution.value, solution.aux, solution)
 
-    def initial_slots(self, noise: Tensor) -> Tensor:
-        """Standard normal noise (B, K, D) -> initial slots (B, K, D), with the learned mean and scale that all slots share."""
-        return self.slot_mu + self.slot_log_sigma.exp() * noise
-
     def inputs(self, embedded: Tensor) -> Tensor:
-        """Embedded inputs (B, N, input_size) -> what slot attention attends to, of the same shape."""
+        """Embedded inputs -> what slot attention attends to, both (B, N, input_size)."""
         return self.mlp(self.layer_norm(embedded))
 
+    def initial_slots(self, noise: Tensor) -> Tensor:
+        """Standard normal noise (B, K, D) -> initial slots (B, K, D).
+
+        All slots share the learned mean and scale.
+        """
+        return self.slot_mu + self.slot_log_sigma.exp() * noise
+
     def cell(self, embedded: Tensor):
-        """The slot attention cell for these embedded inputs (B, N, input_size)."""
+        """Return the cell of slot attention for these embedded inputs (B, N, input_size)."""
         return self.slot_attention.cell(self.inputs(embedded))
