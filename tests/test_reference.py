@@ -111,18 +111,19 @@ def test_spectral_norm_and_radius_of_the_cell():
     with torch.no_grad():
         slots = slate_model.infer_slots(tokens, slate["slot_noise"]).slots
         cell = slate_model.slot_attn.cell(slate_model.embed(tokens)[:, 1:])
-
-    def cell_slots(z):
-        return cell(z)[0]
-
+    cell_slots = lambda z: cell(z)[0]  # noqa: E731
     close(spectral_norm(cell_slots, slots), slate["jacobian_spectral_norm"])
     close(spectral_radius(cell_slots, slots), slate["jacobian_spectral_radius"])
 
 
 def test_residuals_of_the_iteration():
     rows = len(slate["iteration_relative_residual"])
-    out = model(num_iterations=rows).infer_slots(slate["tokens"].flatten(1), slate["slot_noise"])
-    close(out.solution.residuals, slate["iteration_relative_residual"])
+    solution = (
+        model(num_iterations=rows)
+        .infer_slots(slate["tokens"].flatten(1), slate["slot_noise"])
+        .solution
+    )
+    close(solution.residuals, slate["iteration_relative_residual"])
 
 
 def broyden_map(calls=None, dtype=torch.float32):
@@ -174,8 +175,9 @@ def test_implicit_cotangent():
     star = fixed_point(f, broyden["z0"].double(), solver=Iteration(500), adjoint=Neumann()).value
     close(star, broyden["plain_iteration_converges_to"])
     assert relative_residual(star, f(star)).max() < 1e-12
-    # d (f(z) + shift) / d shift is the identity: its gradient is the adjoint's u
-    shift = torch.zeros_like(star, requires_grad=True)
+    shift = torch.zeros_like(
+        star, requires_grad=True
+    )  # d f(z) + shift / d shift is the identity: its gradient is the adjoint's u
     value = fixed_point(
         lambda z: f(z) + shift, star, solver=Iteration(1), adjoint=Implicit(Broyden(60, tol=1e-12))
     ).value

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from paper_lib.fixed_point import Solution
+from paper_lib.fixed_point import Adjoint, Solution, Solver
 from paper_lib.models import fast
 from paper_lib.models.conv_encoder import ConvEncoder, PositionEmbedding
 from paper_lib.models.layers import conv2d, conv_transpose2d
 from paper_lib.models.slot_encoder import SlotEncoder
-from paper_lib.models.variants import Adjoint, Solver, solver_and_adjoint
+from paper_lib.models.variants import solver_and_adjoint
 
 
 @dataclass(frozen=True)

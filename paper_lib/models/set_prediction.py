@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from paper_lib.fixed_point import Solution
+from paper_lib.fixed_point import Adjoint, Solution, Solver
 from paper_lib.models.conv_encoder import ConvEncoder
 from paper_lib.models.layers import linear
 from paper_lib.models.slot_encoder import SlotEncoder
-from paper_lib.models.variants import Adjoint, Solver, solver_and_adjoint
+from paper_lib.models.variants import solver_and_adjoint
 
 # 3 position, 2 size, 2 material, 3 shape, 8 colour, 1 present: the columns of a scene's properties
 NUM_PROPERTIES = 19

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paper_lib.fixed_point import Adjoint, Solver
 from paper_lib.models.dvae import DVAE, gumbel_softmax, sample_categorical
 from paper_lib.models.layers import linear
 from paper_lib.models.slot_encoder import SlotEncoder, SlotOutput
 from paper_lib.models.transformer import LearnedPositionalEncoding, TransformerDecoder
-from paper_lib.models.variants import Adjoint, Solver, solver_and_adjoint
+from paper_lib.models.variants import solver_and_adjoint
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from paper_lib.fixed_point import Solution, check_pair, fixed_point
+from paper_lib.fixed_point import Adjoint, Solution, Solver, check_pair, fixed_point
 from paper_lib.models.layers import GRUCell, linear, merge_heads, split_heads
-from paper_lib.models.variants import Adjoint, Solver
 
 EPSILON = 1e-8  # is added to the attention before each slot's weighted mean is taken
 

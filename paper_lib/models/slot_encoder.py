@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from paper_lib.fixed_point import Solution
+from paper_lib.fixed_point import Adjoint, Solution, Solver
 from paper_lib.models.layers import linear
 from paper_lib.models.slot_attention import SlotAttention
-from paper_lib.models.variants import Adjoint, Solver
 
 
 @dataclass

@@ -6,17 +6,14 @@ a shorthand for a pair of them; a model's config names a variant, and may replac
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from torch import Tensor
-
 from paper_lib.fixed_point import (
+    Adjoint,
     Anderson,
     Broyden,
     Implicit,
     Iteration,
     Neumann,
-    Result,
+    Solver,
     Unrolled,
     check_pair,
 )
@@ -31,15 +28,6 @@ VARIANTS = {
     "AA": lambda n: (Anderson(n), Implicit(Anderson(n))),
     "AN": lambda n: (Anderson(n), Neumann()),
 }
-
-
-class Solver(Protocol):
-    """A way to find a fixed point: any object with this method, such as `Broyden(30, tol=1e-4)`."""
-
-    def solve(self, f, z0: Tensor) -> Result: ...
-
-
-Adjoint = Unrolled | Neumann | Implicit
 
 
 def variant(name: str, num_iterations: int) -> tuple[Solver, Adjoint]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from paper_lib.paper.complexity import ComplexityRunConfig
+from paper_lib.paper.evidence import evidence
 from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import (
     ITERATIONS_STEPS,
@@ -253,8 +254,12 @@ def runs_of(notebook: str, given: Parameters) -> list:
 
 
 def all_runs(given: Parameters) -> list:
-    """Return every run of a profile, those that others build on first, each once."""
-    return with_needs([run for notebook in NOTEBOOKS for run in runs_of(notebook, given)])
+    """Return every run of a profile, those that others build on first, each once.
+
+    With the committed results these are also the runs of the protocol that no figure shows yet.
+    """
+    shown = [run for notebook in NOTEBOOKS for run in runs_of(notebook, given)]
+    return with_needs([*shown, *every_config(evidence(given) if given.profile == "cpu" else {})])
 
 
 def every_config(groups: dict) -> Iterable:

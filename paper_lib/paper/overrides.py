@@ -14,9 +14,18 @@ def override(config, changes: dict):
     {"model.solver": {"type": "Broyden", "max_steps": 30}}. Raises ValueError for a name that does
     not exist.
     """
+    tree: dict = {}
     for path, value in changes.items():
-        config = _with(config, path.split("."), value, path)
-    return config
+        *parents, name = path.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, _Branch())
+        branch[name] = value
+    return _with(config, tree, "")
+
+
+class _Branch(dict):
+    """Changes below a name, in contrast to a dict that is a value."""
 
 
 def dotted(changes: dict) -> dict:
@@ -24,18 +33,32 @@ def dotted(changes: dict) -> dict:
     return {name.replace("__", "."): value for name, value in changes.items()}
 
 
-def _with(config, names: list[str], value, path: str):
+def _with(config, changes: dict, prefix: str):
+    """Return a copy of a config with all changes made at once, since one alone may make no sense,
+    such as a solver without the adjoint that goes with it."""
     known = [f.name for f in fields(config)] if is_dataclass(config) else []
-    if names[0] not in known:
-        raise ValueError(
-            f"override {path!r}: {type(config).__name__} has no field {names[0]!r}; it has "
-            f"{', '.join(known) or 'none'}"
-        )
-    if len(names) > 1:
-        value = _with(getattr(config, names[0]), names[1:], value, path)
-    elif isinstance(value, dict):
-        value = _rule(value, path)
-    return replace(config, **{names[0]: value})
+    values = {}
+    for name, value in changes.items():
+        path = prefix + name
+        if name not in known:
+            raise ValueError(
+                f"override {_whole(path, value)!r}: {type(config).__name__} has no field {name!r}; "
+                f"it has {', '.join(known) or 'none'}"
+            )
+        if isinstance(value, _Branch):
+            value = _with(getattr(config, name), value, f"{path}.")
+        elif isinstance(value, dict):
+            value = _rule(value, path)
+        values[name] = value
+    return replace(config, **values)
+
+
+def _whole(path: str, value) -> str:
+    """Return the path that somebody wrote, of which `path` is the part up to an unknown name."""
+    while isinstance(value, _Branch):
+        name, value = next(iter(value.items()))
+        path = f"{path}.{name}"
+    return path
 
 
 def _rule(description: dict, path: str):

@@ -4,6 +4,9 @@ smoke   every code path in seconds, for tests
 quick   everything from scratch on two cores, for a first look
 cpu     the results that are committed
 paper   the paper's own setting, for a GPU
+
+The cpu profile has three scales of SLATE. Its own is that of the first results; "flagship" and
+"sweep" are those of docs/protocol.md, which replace it figure by figure as their runs are made.
 """
 
 from __future__ import annotations
@@ -67,6 +70,22 @@ _CLEVR_MIRROR = {
     "cpu": DataConfig(
         size=32, num_scenes=7_858, min_objects=3, max_objects=6, samples_per_pixel=36
     ),
+    "cpu flagship": DataConfig(
+        size=64,
+        num_scenes=16_000,
+        min_objects=3,
+        max_objects=4,
+        samples_per_pixel=16,
+        view="close",
+    ),
+    "cpu sweep": DataConfig(
+        size=32,
+        num_scenes=16_000,
+        min_objects=3,
+        max_objects=4,
+        samples_per_pixel=36,
+        view="close",
+    ),
     "paper": DataConfig(size=64, num_scenes=100_000),
 }
 
@@ -103,6 +122,42 @@ _DVAE = {
         tau_final=0.5,
         tau_steps=6_000,
         training=TrainingConfig(lr=3e-3, steps=6_000, batch_size=16, eval_every=200, **NO_TRICKS),
+    ),
+    "cpu flagship": DVAERunConfig(
+        data=_CLEVR_MIRROR["cpu flagship"],
+        vocab_size=256,
+        tau_start=2.0,
+        tau_final=0.5,
+        tau_steps=4_000,
+        training=TrainingConfig(
+            lr=3e-3,
+            steps=4_000,
+            batch_size=16,
+            eval_every=200,
+            arithmetic=2,
+            **NO_TRICKS,
+        ),
+        min_codes=64,
+        max_object_mse_fraction=0.3,
+        max_colour_error=0.1,
+    ),
+    "cpu sweep": DVAERunConfig(
+        data=_CLEVR_MIRROR["cpu sweep"],
+        vocab_size=128,
+        tau_start=2.0,
+        tau_final=0.5,
+        tau_steps=6_000,
+        training=TrainingConfig(
+            lr=3e-3,
+            steps=6_000,
+            batch_size=16,
+            eval_every=200,
+            arithmetic=2,
+            **NO_TRICKS,
+        ),
+        min_codes=32,
+        max_object_mse_fraction=0.3,
+        max_colour_error=0.1,
     ),
     "paper": None,  # each run trains its own, as the authors do
 }
@@ -153,6 +208,39 @@ _SLATE = {
         training=TrainingConfig(lr=1e-3, steps=3_000, batch_size=32, eval_every=100, **NO_TRICKS),
         dvae=_DVAE["cpu"],
     ),
+    "cpu flagship": SLATERunConfig(
+        model=SLATEConfig(image_size=64, vocab_size=256, **_SMALL_SLATE),
+        data=_CLEVR_MIRROR["cpu flagship"],
+        training=TrainingConfig(
+            lr=1e-3,
+            steps=8_000,
+            batch_size=32,
+            warmup_steps=400,
+            clip=1.0,
+            lr_decay_epochs=None,
+            decay_steps=4_000,
+            eval_every=250,
+            precision="bfloat16",
+            arithmetic=2,
+        ),
+        dvae=_DVAE["cpu flagship"],
+    ),
+    "cpu sweep": SLATERunConfig(
+        model=SLATEConfig(image_size=32, vocab_size=128, **_SMALL_SLATE),
+        data=_CLEVR_MIRROR["cpu sweep"],
+        training=TrainingConfig(
+            lr=1e-3,
+            steps=10_000,
+            batch_size=32,
+            warmup_steps=500,
+            clip=1.0,
+            lr_decay_epochs=None,
+            decay_steps=5_000,
+            eval_every=250,
+            arithmetic=2,
+        ),
+        dvae=_DVAE["cpu sweep"],
+    ),
     "paper": SLATERunConfig(
         model=SLATEConfig(image_size=64, vocab_size=4096, num_dec_blocks=8, num_heads=8),
         data=_CLEVR_MIRROR["paper"],
@@ -168,15 +256,24 @@ def dvae(given) -> DVAERunConfig | None:
     return _slate(given).dvae
 
 
-def slate(given, variant: str, seed: int, steps: int | None = None, **changes) -> SLATERunConfig:
+def slate(
+    given,
+    variant: str,
+    seed: int,
+    steps: int | None = None,
+    scale: str | None = None,
+    **changes,
+) -> SLATERunConfig:
     """Return a SLATE on CLEVR-Mirror, or on the `data` among the changes.
 
+    `scale` is "flagship" or "sweep" where the profile has such scales; elsewhere it changes
+    nothing.
     `changes`, and the overrides of the notebook's parameters `given`, are by dotted name, with __
     for the dot in `changes`: model__num_iterations=1. `steps` is the profile's unless given, and
     yields to an override; `changes` do not. Raises ValueError for an override of what a figure
     compares.
     """
-    config = _slate(given)
+    config = _slate(given, scale)
     if config.dvae:  # its data and vocabulary are the model's
         config = override(config, _of_dvae(dotted(changes)))
         if overrides := _of_dvae(given.overrides):
@@ -186,9 +283,9 @@ def slate(given, variant: str, seed: int, steps: int | None = None, **changes) -
     return _changed(config, given, variant, seed, changes)
 
 
-def _slate(given) -> SLATERunConfig:
+def _slate(given, scale: str | None = None) -> SLATERunConfig:
     """Return a profile's SLATE; where nothing is committed it is what this code computes."""
-    config = _SLATE[given.profile]
+    config = _SLATE.get(f"{given.profile} {scale}", _SLATE[given.profile])
     if config.dvae and given.profile not in COMMITTED:
         config = override(config, {"dvae.training.arithmetic": ARITHMETIC})
     return config

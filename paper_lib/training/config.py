@@ -32,6 +32,7 @@ class DataConfig:
     mirror: bool = True
     crop: bool = False
     door: str = "generator"
+    view: str = "wide"
 
     def load(self, split: str) -> data.Dataset:
         """Return one split, after making what is missing of it."""

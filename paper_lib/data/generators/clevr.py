@@ -31,6 +31,7 @@ class Settings(generated.RenderedScenes):
     mirror: bool
     variant: str = DEFAULT_VARIANT
     crop: bool = False
+    view: str = "wide"
 
     @property
     def folder(self) -> str:
@@ -40,10 +41,11 @@ class Settings(generated.RenderedScenes):
             else super().folder.replace(self.data_set, "clevr_nomirror", 1)
         )
         name += "-crop" if self.crop else ""
+        name += "-close" if self.view == "close" else ""
         return name if self.variant == DEFAULT_VARIANT else f"{name}-{self.variant}"
 
     def item(self, index: int) -> dict[str, np.ndarray]:
-        scene = sample_scene(self.seed, index, self.min_objects, self.max_objects)
+        scene = sample_scene(self.seed, index, self.min_objects, self.max_objects, self.view)
         scene = replace(scene, camera=scene.camera.cropped()) if self.crop else scene
         image, mask = render(
             scene,
@@ -70,6 +72,7 @@ def load(
     mirror: bool = True,
     variant: str = DEFAULT_VARIANT,
     crop: bool = False,
+    view: str = "wide",
     workers: int | None = None,
 ) -> dict:
     """The arrays of one split, read-only memory maps, after rendering those of its first `max_items` items (all) that are missing.
@@ -81,6 +84,15 @@ def load(
     Raises ValueError for a folder that was rendered with other settings.
     """
     settings = Settings(
-        num_scenes, size, samples_per_pixel, min_objects, max_objects, seed, mirror, variant, crop
+        num_scenes,
+        size,
+        samples_per_pixel,
+        min_objects,
+        max_objects,
+        seed,
+        mirror,
+        variant,
+        crop,
+        view,
     )
     return generated.load(root, settings, split, max_items, workers)

@@ -33,7 +33,9 @@ FRAME_MARGIN = (
 PLACEMENT_TRIES = 100  # for one object, before the whole arrangement is drawn again
 ARRANGEMENT_TRIES = 200
 
-CAMERA_ORIGIN, CAMERA_TARGET, FIELD_OF_VIEW = (0.0, -9.2, 5.6), (0.0, 0.2, 0.3), 38.0
+CAMERA_ORIGIN = (0.0, -9.2, 5.6)
+CAMERA_TARGET = {"wide": (0.0, 0.2, 0.3), "close": (0.0, 1.4, 0.3)}
+FIELD_OF_VIEW = {"wide": 38.0, "close": 26.0}
 CAMERA_JITTER, LIGHT_JITTER = 0.25, 1.0
 # CLEVR's pictures have 240 rows and 320 columns; cameras here see what the largest square in their middle shows. In object discovery Greff et al. (2019) and
 # Locatello et al. (2020) keep less of them: a square with this top, left and side.
@@ -129,7 +131,9 @@ def half_height(shape: str, size: str) -> float:
     return SIZES[size] / 2**0.5 if shape == "cube" else SIZES[size]
 
 
-def sample_scene(seed: int, index: int, min_objects: int = 3, max_objects: int = 10) -> Scene:
+def sample_scene(
+    seed: int, index: int, min_objects: int = 3, max_objects: int = 10, view: str = "wide"
+) -> Scene:
     """Scene `index` of the endless sequence that `seed` names; the same two numbers always give the same scene.
 
     The number of objects is uniform in [min_objects, max_objects]; all other properties are uniform and independent, except that
@@ -144,8 +148,8 @@ def sample_scene(seed: int, index: int, min_objects: int = 3, max_objects: int =
     rng = np.random.default_rng([seed, index])
     camera = Camera(
         origin=tuple(rng.uniform(-CAMERA_JITTER, CAMERA_JITTER, 3) + CAMERA_ORIGIN),
-        target=CAMERA_TARGET,
-        field_of_view=FIELD_OF_VIEW,
+        target=CAMERA_TARGET[view],
+        field_of_view=FIELD_OF_VIEW[view],
     )
     lights = tuple(
         Light(tuple(rng.uniform(-LIGHT_JITTER, LIGHT_JITTER, 3) + position), intensity)
