@@ -1,7 +1,11 @@
-# make figures   set up, run what is missing, execute every notebook      PROFILE=smoke|quick|cpu|paper  ONLY=fig01_overview  JOBS=2  DEVICE=cpu
+# make figures   set up, run what is missing, execute every notebook
+#                (PROFILE=smoke|quick|cpu|paper  ONLY=fig01_overview  JOBS=2  DEVICE=cpu)
 # make test      set up, then all checks
 # make lab       set up, then JupyterLab
-# make bench     time what matters, beside other people's code; with nothing else running (SLATE_CODE=folder for the authors')
+# make verify    train the first steps of committed runs again, and compare
+# make evidence  perform the runs of docs/protocol.md that are missing: hours
+# make bench     time what matters, beside other people's code; with nothing else running
+#                (SLATE_CODE=folder for the authors')
 
 PROFILE ?= quick
 ONLY    ?=
@@ -12,7 +16,7 @@ PYTHON  ?= python3
 BIN  := .venv/bin
 DONE := .venv/installed
 
-.PHONY: figures test lab bench setup stored
+.PHONY: figures test verify evidence lab bench setup stored
 .DELETE_ON_ERROR:
 
 setup: $(DONE)
@@ -28,10 +32,20 @@ figures: setup
 
 test: setup
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check paper_lib bench tests
+	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest tests
-	# the notebooks write their figures and tables elsewhere, so that a check leaves the tree as it is
-	OUT=$$(mktemp -d) && PAPER_FIGURES=$$OUT PAPER_TABLES=$$OUT $(BIN)/python -m pytest --nbval --nbval-current-env notebooks; status=$$?; rm -rf $$OUT; exit $$status
+	# the notebooks write their figures and tables elsewhere: a check leaves the tree as it is
+	OUT=$$(mktemp -d) && PAPER_FIGURES=$$OUT PAPER_TABLES=$$OUT \
+	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks; \
+	status=$$?; rm -rf $$OUT; exit $$status
+
+# the first steps of committed runs, trained again here, against their curves
+verify: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m paper_lib.paper.verify --jobs $(JOBS)
+
+# the runs of docs/protocol.md that are missing: hours
+evidence: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m paper_lib.paper.evidence --jobs $(JOBS)
 
 lab: setup
 	@$(BIN)/jupyter lab notebooks

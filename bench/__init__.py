@@ -1,1 +1,4 @@
-"""What matters for speed, timed side by side with other people's code: `python -m bench`. Benchmarks, not tests: nothing here passes or fails."""
+"""Benchmarks: what matters for speed, timed side by side with other people's code.
+
+`python -m bench` runs them. They are no tests: nothing here passes or fails.
+"""

@@ -1,4 +1,7 @@
-"""`python -m bench [NAME ...] [--quick] [--out FOLDER]`: time what matters, and write results/bench/<name>.md, each as soon as it is known."""
+"""`python -m bench [NAME ...] [--quick] [--out FOLDER]`: time what matters.
+
+Each benchmark writes results/bench/<name>.md as soon as it is done.
+"""
 
 from __future__ import annotations
 
@@ -34,26 +37,25 @@ BENCHMARKS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
+    known = ", ".join(BENCHMARKS)
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Time what matters, side by side with other people's code.",
     )
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"these alone, of: {', '.join(BENCHMARKS)}"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"these alone, of: {known}")
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="the smallest sizes, once: shows that it runs, and no more; goes to results/bench/quick",
+        help="the smallest sizes, once: shows that it runs, and no more; "
+        "goes to results/bench/quick",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="another folder than results/bench"
     )
     given = parser.parse_args(arguments)
-    if unknown := set(given.names) - set(BENCHMARKS):
-        parser.error(
-            f"there is no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}"
-        )
+    unknown = sorted(set(given.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are: {known}")
     out = given.out or results_root() / "bench" / ("quick" if given.quick else "")
     torch.set_num_threads(1)
     for name in given.names or BENCHMARKS:

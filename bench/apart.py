@@ -5,38 +5,44 @@ from __future__ import annotations
 import multiprocessing
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
 
 class Apart:
-    """Calls what `build(*args)` returns in another process, which has the memory allocator as it comes: ours is told to keep what it frees, for all of ours.
+    """Calls in another process what `build(*args)` returns there.
 
-    `build` is a function of a module, its arguments travel there. Raises RuntimeError with the other process's traceback. Ends with the `with` block.
+    That process has the memory allocator as it comes, while this one may have been told to keep
+    what it frees. `build` is a function of a module, and it travels there with its arguments. The
+    process ends with the `with` block.
+
+    Raises RuntimeError with the other process's traceback.
     """
 
     def __init__(self, build: Callable[..., Callable[[], object]], *args):
         context = multiprocessing.get_context("spawn")  # a fork would inherit the allocator's state
         self.connection, other = context.Pipe()
-        self.process = context.Process(
-            target=_serve, args=(other, torch.get_num_threads(), build, args), daemon=True
-        )
+        serve_args = (other, torch.get_num_threads(), build, args)
+        self.process = context.Process(target=_serve, args=serve_args, daemon=True)
         self.process.start()
         other.close()  # so that the end of the process is the end of the connection
-        self._answer()
+        self._wait()
 
     def __call__(self) -> None:
-        self._answer("call")
+        with suppress(ConnectionError):  # if the process has ended, its missing answer will tell
+            self.connection.send("call")
+        self._wait()
 
-    def _answer(self, question: str | None = None) -> None:
+    def _wait(self) -> None:
+        """Wait until the other process has done what it was asked to do."""
         try:
-            if question:
-                self.connection.send(question)
             problem = self.connection.recv()
         except (EOFError, ConnectionError):
             self.process.join()
             raise RuntimeError(
-                f"a contestant's process ended by itself, with exit code {self.process.exitcode}: was there memory enough?"
+                "a contestant's process ended by itself, with exit code "
+                f"{self.process.exitcode}: was there memory enough?"
             ) from None
         if problem:
             raise RuntimeError(f"in a contestant's process:\n{problem}")
@@ -50,6 +56,7 @@ class Apart:
 
 
 def _serve(connection, threads: int, build: Callable, args: tuple) -> None:
+    """Answer each question with None once it is done, or with a traceback, and then end."""
     torch.set_num_threads(threads)
     try:
         call = build(*args)

@@ -1,29 +1,32 @@
-"""How the cost of a training step grows with each of its sizes: one at a time, from a small base."""
+"""How the cost of a training step grows with each of its sizes, one at a time from a small base."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from bench.report import Report, how_timed
-from bench.timing import alternate
+from bench.timing import Seconds, alternate, compare
 from bench.training_step import SMALL, TINY, Step, our_step
 from paper_lib.models import SLATEConfig
 from paper_lib.paper import plots
+from paper_lib.paper.claims import log_log_slope
+
+Axes = dict[str, tuple[str | None, tuple[int, ...]]]
 
 BATCH = 16
-AXES = {  # name -> (field of the config, values); the batch is no field
+AXES: Axes = {  # name -> (field of the config, values); the batch is no field
     "image size": ("image_size", (16, 32, 48, 64)),
     "batch": (None, (4, 8, 16, 32)),
     "slots": ("num_slots", (4, 7, 14, 28)),
     "vocabulary": ("vocab_size", (64, 256, 1024, 4096)),
     "iterations": ("num_iterations", (1, 3, 7, 15, 31)),
 }
-QUICK = {
+QUICK: Axes = {
     "image size": ("image_size", (8, 16)),
     "batch": (None, (1, 2)),
     "slots": ("num_slots", (2, 4)),
@@ -33,84 +36,87 @@ METHODS = ("vanilla", "IN")
 
 def bench(quick: bool) -> Report:
     base, batch, axes, repeats = (TINY, 2, QUICK, 1) if quick else (SMALL, BATCH, AXES, 4)
-    cases = [
-        (axis, value, method)
-        for axis, (_, values) in axes.items()
-        for value in values
-        for method in METHODS
-    ]
-    steps = {
-        (axis, value, method): _step(base, batch, axes[axis][0], value, method)
-        for axis, value, method in cases
-    }
-    seconds = alternate(steps, repeats, "growth")
-    medians = {
-        (axis, method): pd.Series({v: np.median(seconds[axis, v, method]) for v in values})
-        for axis, (_, values) in axes.items()
-        for method in METHODS
-    }
-    rows = []
-    for axis, value, method in cases:
-        q25, q75 = 1e3 * np.quantile(seconds[axis, value, method], [0.25, 0.75])
-        row = {
-            "axis": axis,
-            "value": value,
-            "method": method,
-            "median_ms": 1e3 * medians[axis, method][value],
-            "q25_ms": q25,
-            "q75_ms": q75,
-        }
-        rows.append(row | {"ratio": medians[axis, method][value] / medians[axis, method].iloc[0]})
-    exponents = [
-        {"axis": axis, **{method: exponent(medians[axis, method]) for method in METHODS}}
-        for axis in axes
-    ]
+    steps = {}
+    for axis, (field, values) in axes.items():
+        for value in values:
+            for method in METHODS:
+                steps[axis, value, method] = _step(base, batch, field, value, method)
+    times = _times(alternate(steps, repeats, "growth"), axes)
+    curves = _medians(times)
+    exponents = []
+    for axis in axes:
+        slopes = {method: log_log_slope(curves[axis, method]) for method in METHODS}
+        exponents.append({"axis": axis, **slopes})
     sizes = (
-        f"{base.image_size}x{base.image_size}, batch {batch}, {base.num_slots} slots, vocabulary {base.vocab_size}, {base.num_iterations} iterations, "
+        f"{base.image_size}x{base.image_size}, batch {batch}, {base.num_slots} slots, "
+        f"vocabulary {base.vocab_size}, {base.num_iterations} iterations, "
         f"d_model {base.d_model}, {base.num_dec_blocks} layers"
     )
     return Report(
         "How a training step grows",
         [
-            f"A step with the dVAE trained jointly, on random images. One size changes at a time; the others are {sizes}.",
+            "A step with the dVAE trained jointly, on random images. One size changes at a time; "
+            f"the others are {sizes}.",
             "## Exponents",
             pd.DataFrame(exponents),
-            "Slope of a straight line through the logarithms of value and median: 1 is proportional; for the image size, 2 is proportional to the tokens.",
+            "Slope of a straight line through the logarithms of value and median: 1 is "
+            "proportional; for the image size, 2 is proportional to the tokens.",
             "## Times",
-            pd.DataFrame(rows),
+            times,
             f"`ratio` is to the median at the smallest value. {how_timed(repeats)}",
         ],
-        figure=_draw(medians, axes),
-        caption=f"Milliseconds of a training step against one size at a time, from {sizes}. One thread, medians of {repeats}.",
+        figure=_draw(curves, axes),
+        caption="Milliseconds of a training step against one size at a time, "
+        f"from {sizes}. One thread, medians of {repeats}.",
     )
 
 
-def exponent(medians: pd.Series) -> float:
-    """Least-squares slope of log time against log value (the index)."""
-    return float(
-        np.polyfit(np.log(medians.index.to_numpy(float)), np.log(medians.to_numpy()), 1)[0]
-    )
-
-
-def _step(base: SLATEConfig, batch: int, name: str | None, value: int, method: str) -> Step:
+def _step(base: SLATEConfig, batch: int, field: str | None, value: int, method: str) -> Step:
     torch.manual_seed(0)
-    config = replace(base, variant=method, **({name: value} if name else {}))
-    return our_step(
-        config, torch.rand(batch if name else value, 3, config.image_size, config.image_size)
-    )
+    config = replace(base, variant=method)
+    if field is None:
+        batch = value
+    else:
+        config = replace(config, **{field: value})
+    return our_step(config, torch.rand(batch, 3, config.image_size, config.image_size))
 
 
-def _draw(medians: dict, axes: dict):
-    fig, panels = plots.figure(1, len(axes), height=2.2, sharey=True)
-    for ax, axis in zip(panels, axes):
+def _times(seconds: Seconds, axes: Axes) -> pd.DataFrame:
+    """Return a row for each axis, value and method, with `ratio` to the axis's smallest value.
+
+    seconds   (axis, value, method) -> (rounds,)
+    """
+    tables = []
+    for axis, (_, values) in axes.items():
+        of_axis = []
         for method in METHODS:
-            plots.line(ax, method, 1e3 * medians[axis, method], plots.name(method))
+            taken = {value: seconds[axis, value, method] for value in values}
+            table = compare(taken, values[0]).rename(columns={"contestant": "value"})
+            table.insert(0, "axis", axis)
+            table.insert(2, "method", method)
+            of_axis.append(table)
+        # the methods of one value stand below each other
+        tables.append(pd.concat(of_axis).sort_values("value", kind="stable"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _medians(times: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
+    """Return (axis, method) -> median milliseconds, indexed by value."""
+    medians = {}
+    for key, rows in times.groupby(["axis", "method"]):
+        medians[key] = rows.set_index("value")["median_ms"]
+    return medians
+
+
+def _draw(curves: dict[tuple[str, str], pd.Series], axes: Axes) -> Figure:
+    fig, panels = plots.figure(1, len(axes), height=2.2, sharey=True)
+    for ax, (axis, (_, values)) in zip(panels, axes.items()):
+        for method in METHODS:
+            plots.line(ax, method, curves[axis, method], plots.name(method))
         ax.set(xscale="log", yscale="log", xlabel=axis)
-        ax.set_xticks(axes[axis][1], [str(value) for value in axes[axis][1]])
+        ax.set_xticks(values, [str(value) for value in values])
         ax.minorticks_off()
     panels[0].set_ylabel("ms a step")
     panels[0].legend()
-    plt.close(
-        fig
-    )  # what is drawn stays in the figure; an open one would be kept for the whole process
+    plt.close(fig)  # what is drawn stays in it; an open one would be kept for the whole process
     return fig

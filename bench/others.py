@@ -1,4 +1,8 @@
-"""Other people's code, where it is at hand: the authors' SLATE in the folder SLATE_CODE, and packages that are installed with the extra `bench`."""
+"""Other people's code, where it is at hand.
+
+The authors' SLATE is what the environment variable SLATE_CODE names; packages are those that the
+extra `bench` installs.
+"""
 
 from __future__ import annotations
 
@@ -16,36 +20,47 @@ from paper_lib.models import SLATE, SLATEConfig
 
 FILES = ("slate.py", "dvae.py", "slot_attn.py", "transformer.py", "utils.py")
 WITHOUT_SLATE = (
-    "**The authors' code is left out**: it is not part of this repository. Clone github.com/singhgautam/slate, name its folder in the environment variable "
-    "`SLATE_CODE`, and run this again."
+    "**The authors' code is left out**: it is not part of this repository. Clone "
+    "github.com/singhgautam/slate, name its folder in the environment variable `SLATE_CODE`, and "
+    "run this again."
 )
 
 
 def slate_folder() -> Path | None:
-    """The authors' code, or None where nobody says where it is. FileNotFoundError where it is not in the folder that is named."""
+    """Return the folder of the authors' code, or None where nobody says where it is.
+
+    Raises FileNotFoundError where the code is not in the folder that is named.
+    """
     if not os.environ.get("SLATE_CODE"):
         return None
     folder = Path(os.environ["SLATE_CODE"])
-    if missing := [name for name in FILES if not (folder / name).exists()]:
+    missing = [name for name in FILES if not (folder / name).exists()]
+    if missing:
         raise FileNotFoundError(
-            f"SLATE_CODE names {folder}, which has no {', '.join(missing)}: it should name a clone of github.com/singhgautam/slate"
+            f"SLATE_CODE names {folder}, which has no {', '.join(missing)}: "
+            "it should name a clone of github.com/singhgautam/slate"
         )
     return folder
 
 
 def which_slate() -> str:
-    """A line for the report: which version of the authors' code, or how to get it."""
+    """Return a line for the report: which version of the authors' code, or how to get it."""
     folder = slate_folder()
     if folder is None:
         return WITHOUT_SLATE
-    digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in FILES)).hexdigest()[
-        :10
-    ]
-    return f"The authors' code is github.com/singhgautam/slate; SHA-256 of {', '.join(FILES)} one after the other: {digest}."
+    code = b"".join((folder / name).read_bytes() for name in FILES)
+    digest = hashlib.sha256(code).hexdigest()[:10]
+    return (
+        "The authors' code is github.com/singhgautam/slate; "
+        f"SHA-256 of {', '.join(FILES)} one after the other: {digest}."
+    )
 
 
 def slate(config: SLATEConfig) -> nn.Module | None:
-    """The authors' SLATE at these sizes, or None without their code. It has one gradient, vanilla's, whatever `config.variant` says."""
+    """Return the authors' SLATE at these sizes, or None without their code.
+
+    It has one gradient, vanilla's, whatever `config.variant` says.
+    """
     folder = slate_folder()
     if folder is None:
         return None
@@ -58,40 +73,55 @@ def slate(config: SLATEConfig) -> nn.Module | None:
 
 
 def loss_difference(theirs: nn.Module, ours: SLATE, image: Tensor) -> float:
-    """The larger of the two losses' relative differences, without dropout, where both see the relaxed sample, tokens and slots that the authors' code drew."""
-    drawn = {}
+    """Return the larger of the relative differences between the two models' two losses.
+
+    Both are computed without dropout, from the relaxed sample, the tokens and the slots that the
+    authors' code drew for image (B, 3, H, W).
+    """
+    drawn: dict[str, Tensor] = {}
+
+    def keep_sample(_, args) -> None:
+        drawn["sample"] = args[0]
+
+    def keep_tokens(_, args) -> None:
+        drawn["tokens"] = args[0].argmax(-1)[:, 1:] - 1  # they are one-hot, after a start token
+
+    def keep_slots(_, args) -> None:
+        drawn["slots"] = args[1]
+
     hooks = [
-        theirs.dvae.decoder.register_forward_pre_hook(lambda _, args: drawn.update(sample=args[0])),
-        theirs.dictionary.register_forward_pre_hook(
-            lambda _, args: drawn.update(tokens=args[0].argmax(-1)[:, 1:] - 1)
-        ),
-        theirs.slot_attn.slot_attention.register_forward_pre_hook(
-            lambda _, args: drawn.update(slots=args[1])
-        ),
+        theirs.dvae.decoder.register_forward_pre_hook(keep_sample),
+        theirs.dictionary.register_forward_pre_hook(keep_tokens),
+        theirs.slot_attn.slot_attention.register_forward_pre_hook(keep_slots),
     ]
     modes = theirs.training, ours.training
-    theirs.eval(), ours.eval()
+    theirs.eval()
+    ours.eval()
     with torch.no_grad():
         _, cross_entropy, mse, _ = theirs(image, 1.0, False)
         noise = (drawn["slots"] - ours.slot_attn.slot_mu) / ours.slot_attn.slot_log_sigma.exp()
         our_cross_entropy = ours.autoencode(drawn["tokens"], noise)[0].mean()
         our_mse = (image - ours.dvae.decoder(drawn["sample"])).square().sum() / len(image)
-    theirs.train(modes[0]), ours.train(modes[1])
+    theirs.train(modes[0])
+    ours.train(modes[1])
     for hook in hooks:
         hook.remove()
-    return max(
-        (abs(our_cross_entropy - cross_entropy) / cross_entropy).item(),
-        (abs(our_mse - mse) / mse).item(),
+    differences = (
+        abs(our_cross_entropy - cross_entropy) / cross_entropy,
+        abs(our_mse - mse) / mse,
     )
+    return max(difference.item() for difference in differences)
 
 
 def package(module: str) -> tuple[ModuleType | None, str]:
-    """An optional package and an empty string; or None, and a paragraph that says what is missing."""
+    """Return an optional package and an empty string.
+
+    Where it is not installed, return None and a paragraph that says what is missing.
+    """
     try:
         return import_module(module), ""
     except ImportError as error:
-        why = f"`import {module}` says: {error}"
-        return (
-            None,
-            f'**{module} is left out** ({why}). Install it with the extra: `pip install -e ".[bench]"`, and run this again.',
+        return None, (
+            f"**{module} is left out** (`import {module}` says: {error}). "
+            'Install it with the extra: `pip install -e ".[bench]"`, and run this again.'
         )

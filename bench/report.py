@@ -1,4 +1,4 @@
-"""A benchmark's report: paragraphs and tables, then the machine, the versions and the commit; Markdown, and a figure where there is one."""
+"""A benchmark's report in Markdown: paragraphs and tables, then the machine and the versions."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from paper_lib import runs
-from paper_lib.data.generators.generated import cores
 from paper_lib.paper import plots
+from paper_lib.runs.provenance import commit
 from paper_lib.system.files import whole
-from paper_lib.system.machine import processor
+from paper_lib.system.machine import cores, processor
 
-LOAD_BEFORE = os.getloadavg()[
-    0
-]  # what other processes did when this one began: what comes later is its own
+# What other processes did when this one began: what comes later is its own.
+LOAD_BEFORE = os.getloadavg()[0]
 
 
 @dataclass
 class Report:
-    """title; parts: paragraphs and tables, in order; packages: whose versions matter beside torch's; figure and caption: saved beside the text."""
+    """What a benchmark has to say.
+
+    parts      paragraphs and tables, in order
+    packages   packages whose versions matter beside those of torch and numpy
+    figure     a figure that is saved beside the text, with its caption
+    """
 
     title: str
     parts: list[str | pd.DataFrame]
@@ -36,46 +39,59 @@ class Report:
 
 
 def write(report: Report, name: str, folder: Path) -> Path:
-    """Write <folder>/<name>.md, whole, and <name>.png and .pdf if there is a figure; returns the Markdown's path."""
-    parts = [
-        f"# {report.title}",
-        *(markdown(part) if isinstance(part, pd.DataFrame) else part for part in report.parts),
-    ]
+    """Write <folder>/<name>.md, and <name>.png and .pdf if there is a figure.
+
+    Returns the path of the Markdown.
+    """
+    parts = [f"# {report.title}"]
+    for part in report.parts:
+        parts.append(markdown(part) if isinstance(part, pd.DataFrame) else part)
     if report.figure is not None:
-        plots.save(
-            report.figure, name, SimpleNamespace(folder=folder.absolute()), caption=report.caption
-        )
+        here = SimpleNamespace(folder=folder.absolute())  # in the place of a profile's own folder
+        plots.save(report.figure, name, here, caption=report.caption)
         parts.append(f"![{report.caption}]({name}.png)")
-    parts.append(f"{_provenance(report.packages)}\nWritten by `python -m bench {name}`.")
-    with whole(folder / f"{name}.md") as temporary:
+    parts.append(f"{provenance(report.packages)}\nWritten by `python -m bench {name}`.")
+    path = folder / f"{name}.md"
+    with whole(path) as temporary:
         temporary.write_text("\n\n".join(parts) + "\n")
-    return folder / f"{name}.md"
+    return path
 
 
 def how_timed(rounds: int | str, warmup: str = "one that warms up") -> str:
-    """The sentence under a table of times; `rounds` is a number, or says where the number is; `warmup` is what came before them."""
-    over = rounds if isinstance(rounds, str) else f"{rounds} round{'s' if rounds > 1 else ''}"
-    return f"Contestants take turns within one process and one thread, float32; median and quartiles (q25, q75) over {over} after {warmup}."
+    """Return the sentence that stands under a table of times.
+
+    rounds   how many, or words that say where the number is
+    warmup   what came before them
+    """
+    if isinstance(rounds, int):
+        rounds = f"{rounds} round{'s' if rounds > 1 else ''}"
+    return (
+        "Contestants take turns within one process and one thread, float32; "
+        f"median and quartiles (q25, q75) over {rounds} after {warmup}."
+    )
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table whose numbers have four digits."""
+    """Return the table in Markdown, its numbers with four digits."""
     return table.map(_text).to_markdown(index=False, disable_numparse=True)
+
+
+def provenance(packages: tuple[str, ...]) -> str:
+    """Return a line on the machine, how busy it was, the versions and the commit."""
+    threads = torch.get_num_threads()
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", "numpy", *packages))
+    return (
+        f"{processor()}, {cores()} cores, "
+        f"of which other processes kept {LOAD_BEFORE:.1f} busy when this began; "
+        f"{threads} thread{'s' if threads > 1 else ''}; "
+        f"Python {platform.python_version()}, {versions}; commit {commit()}."
+    )
 
 
 def _text(value) -> str:
     if not isinstance(value, float):
         return str(value)
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _provenance(packages: tuple[str, ...]) -> str:
-    versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", "numpy", *packages))
-    threads = torch.get_num_threads()
-    return (
-        f"{processor()}, {cores()} cores, of which other processes kept {LOAD_BEFORE:.1f} busy when this began; {threads} thread{'s' if threads > 1 else ''}; "
-        f"Python {platform.python_version()}, {versions}; commit {runs._commit()}."
-    )
 
 
 def _version(name: str) -> str:

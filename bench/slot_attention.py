@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -12,91 +16,119 @@ from bench.timing import alternate, compare
 from paper_lib.models import SlotAttention, variant
 
 PACKAGE = "slot-attention, vanilla"
+VARIANTS = ("vanilla", "IN")
+MODULES = {  # our name -> the package's
+    "project_q": "to_q",
+    "project_k": "to_k",
+    "project_v": "to_v",
+    "gru": "gru",
+    "mlp": "mlp",
+    "norm_inputs": "norm_input",
+    "norm_slots": "norm_slots",
+    "norm_mlp": "norm_pre_ff",
+}
 
 
-def copied(theirs: nn.Module, name: str, iterations: int) -> SlotAttention:
-    """Ours with the package's weights; its projections' biases, which ours has not, are set to zero in both."""
-    ours = SlotAttention(theirs.dim, theirs.dim, theirs.dim, *variant(name, iterations))
-    for projection in (theirs.to_q, theirs.to_k, theirs.to_v):
-        nn.init.zeros_(projection.bias)
-    pairs = {
-        "project_q": "to_q", "project_k": "to_k", "project_v": "to_v", "gru": "gru", "mlp": "mlp",
-        "norm_inputs": "norm_input", "norm_slots": "norm_slots", "norm_mlp": "norm_pre_ff",
-    }  # fmt: skip
-    for mine, its in pairs.items():
-        weights = theirs.get_submodule(its).state_dict()
-        ours.get_submodule(mine).load_state_dict(
-            {key: weights[key] for key in ours.get_submodule(mine).state_dict()}
-        )
-    return ours
+def bench(quick: bool) -> Report:
+    package, missing = others.package("slot_attention")
+    # samples, inputs, slots, size, iterations, rounds
+    cases = [(2, 16, 3, 16, 2, 1)] if quick else [(32, 64, 7, 64, 7, 25), (50, 256, 12, 192, 7, 9)]
+    parts: list[str | pd.DataFrame] = [
+        "Vanilla against vanilla, and our IN, with the package's weights where it is at hand (its "
+        "projections' biases, which ours has not, at zero). `ratio` is to the first contestant's "
+        "median of the same pass."
+    ]
+    if missing:
+        parts.append(missing)
+    for batch, tokens, slots, size, iterations, repeats in cases:
+        table, agreement = measure(package, batch, tokens, slots, size, iterations, repeats)
+        parts += [
+            f"## Batch {batch}, {tokens} inputs, {slots} slots, size {size}, "
+            f"{iterations} iterations",
+            table,
+            how_timed(repeats) + agreement,
+        ]
+    return Report("Slot attention alone", parts, ("slot-attention",) if package else ())
 
 
 def measure(
-    package, batch: int, tokens: int, slots: int, size: int, iterations: int, repeats: int
+    package: ModuleType | None,
+    batch: int,
+    tokens: int,
+    slots: int,
+    size: int,
+    iterations: int,
+    repeats: int,
 ) -> tuple[pd.DataFrame, str]:
-    """A row for each contestant and part, and a sentence on how the slots agree."""
+    """Return a row for each contestant and pass, and a sentence on how the slots agree."""
     torch.manual_seed(0)
     inputs = torch.randn(batch, tokens, size)
-    mu, log_sigma = torch.zeros(1, 1, size), torch.zeros(1, 1, size)
-    agreement = ""
+    infer: dict[str, Callable[[], Tensor]] = {}  # contestant -> what computes slots
     if package:
         theirs = package.SlotAttention(num_slots=slots, dim=size, iters=iterations, hidden_dim=size)
-        modules = {
-            PACKAGE: theirs,
-            **{f"ours, {name}": copied(theirs, name, iterations) for name in ("vanilla", "IN")},
-        }
-        mu, log_sigma = theirs.slots_mu.detach(), theirs.slots_logsigma.detach()
+        infer[PACKAGE] = partial(theirs, inputs)  # it draws its initial slots itself
+        mu, sigma = theirs.slots_mu.detach(), theirs.slots_logsigma.detach().exp()
     else:
-        modules = {
-            f"ours, {name}": SlotAttention(size, size, size, *variant(name, iterations))
-            for name in ("vanilla", "IN")
-        }
+        mu, sigma = torch.zeros(1, 1, size), torch.ones(1, 1, size)
 
-    def slots_of(name: str) -> Tensor:
-        if name == PACKAGE:
-            return modules[name](inputs)
-        return modules[name](
-            inputs, mu + log_sigma.exp() * torch.randn(batch, slots, size)
-        ).value  # the package draws its initial slots itself
+    def ours(module: SlotAttention) -> Tensor:
+        return module(inputs, mu + sigma * torch.randn(batch, slots, size)).value
 
-    if package:
-        found = {}
-        for name in (PACKAGE, "ours, vanilla"):
-            torch.manual_seed(1)
-            found[name] = slots_of(name).detach()
-        difference = (found[PACKAGE] - found["ours, vanilla"]).abs().max() / found[
-            PACKAGE
-        ].abs().max()
-        agreement = f" The slots of both differ by at most {difference:.0e} of the largest."
-    kept: dict[str, Tensor] = {}
+    for name in VARIANTS:
+        if package:
+            module = copied(theirs, name, iterations)
+        else:
+            module = SlotAttention(size, size, size, *variant(name, iterations))
+        infer[f"ours, {name}"] = partial(ours, module)
+
+    agreement = _agreement(infer[PACKAGE], infer["ours, vanilla"]) if package else ""
     contestants = {}
-    for name in modules:
-        contestants[name, "forward"] = lambda name=name: kept.update(
-            {name: slots_of(name).square().mean()}
-        )
-        contestants[name, "backward"] = lambda name=name: kept.pop(name).backward()
+    for name, slots_of in infer.items():
+        passes = _Passes(slots_of)
+        contestants[name, "forward"] = passes.forward
+        contestants[name, "backward"] = passes.backward
     seconds = alternate(contestants, repeats, f"slot attention, size {size}")
     tables = []
     for part in ("forward", "backward"):
-        table = compare({name: seconds[name, part] for name in modules}, next(iter(modules)))
+        table = compare({name: seconds[name, part] for name in infer}, next(iter(infer)))
         table.insert(1, "pass", part)
         tables.append(table)
     return pd.concat(tables, ignore_index=True), agreement
 
 
-def bench(quick: bool) -> Report:
-    package, missing = others.package("slot_attention")
-    cases = [(2, 16, 3, 16, 2, 1)] if quick else [(32, 64, 7, 64, 7, 25), (50, 256, 12, 192, 7, 9)]
-    parts = [
-        "Vanilla against vanilla, and our IN, with the package's weights where it is at hand (its projections' biases, which ours has not, at zero). "
-        "`ratio` is to the first contestant's median of the same pass.",
-        *([missing] if missing else []),
-    ]
-    for batch, tokens, slots, size, iterations, repeats in cases:
-        table, agreement = measure(package, batch, tokens, slots, size, iterations, repeats)
-        parts += [
-            f"## Batch {batch}, {tokens} inputs, {slots} slots, size {size}, {iterations} iterations",
-            table,
-            how_timed(repeats) + agreement,
-        ]
-    return Report("Slot attention alone", parts, ("slot-attention",) if package else ())
+def copied(theirs: nn.Module, name: str, iterations: int) -> SlotAttention:
+    """Return ours with the package's weights.
+
+    The package's projections have biases, which ours has not: they are set to zero in both.
+    """
+    for projection in (theirs.to_q, theirs.to_k, theirs.to_v):
+        nn.init.zeros_(projection.bias)
+    ours = SlotAttention(theirs.dim, theirs.dim, theirs.dim, *variant(name, iterations))
+    for our_name, their_name in MODULES.items():
+        module = ours.get_submodule(our_name)
+        weights = theirs.get_submodule(their_name).state_dict()
+        module.load_state_dict({key: weights[key] for key in module.state_dict()})
+    return ours
+
+
+def _agreement(theirs: Callable[[], Tensor], ours: Callable[[], Tensor]) -> str:
+    torch.manual_seed(1)
+    expected = theirs().detach()
+    torch.manual_seed(1)
+    found = ours().detach()
+    difference = (expected - found).abs().max() / expected.abs().max()
+    return f" The slots of both differ by at most {difference:.0e} of the largest."
+
+
+class _Passes:
+    """The forward and the backward pass of one contestant, each timed by itself."""
+
+    def __init__(self, infer_slots: Callable[[], Tensor]):
+        self.infer_slots = infer_slots
+
+    def forward(self) -> None:
+        self.loss = self.infer_slots().square().mean()
+
+    def backward(self) -> None:
+        self.loss.backward()
+        del self.loss  # as a training loop does not keep it either

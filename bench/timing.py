@@ -19,9 +19,11 @@ def alternate(
     description: str,
     warmup: int = 1,
 ) -> Seconds:
-    """Seconds of each contestant's passes, (repeats,).
+    """Time each contestant `repeats` times, and return its seconds (repeats,).
 
-    In every round each contestant has one turn, in their order, so that a slow moment of the machine touches all. The first `warmup` rounds are not kept.
+    In every round each contestant has one turn, in their order, so that a slow moment of the
+    machine touches all. The first `warmup` rounds are not kept. `description` labels the progress
+    bar.
     """
     samples: dict[Hashable, list[float]] = {name: [] for name in contestants}
     with bar((warmup + repeats) * len(contestants), description, "pass") as progress:
@@ -36,7 +38,10 @@ def alternate(
 
 
 def compare(seconds: Seconds, base: Hashable) -> pd.DataFrame:
-    """A row for each contestant: median and quartiles in milliseconds, and its median as a ratio to that of `base`."""
+    """Return a row for each contestant.
+
+    It has the median and the quartiles in milliseconds, and the median's ratio to that of `base`.
+    """
     rows = []
     for name, taken in seconds.items():
         q25, median, q75 = 1e3 * np.quantile(taken, [0.25, 0.5, 0.75])

@@ -1,7 +1,13 @@
-"""The benchmarks: that they time what they say, beside whom they say, and write it whole. What the times are is no test's business."""
+"""The benchmarks: they time what they say, beside whom they say, and write it whole.
+
+What the times are is no test's business.
+"""
 
 import os
+import subprocess
 import sys
+import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +30,7 @@ from bench import (
 from bench.apart import Apart
 from paper_lib.models import SLATE
 from paper_lib.models.fast.causal_attention import causal_attention
+from paper_lib.paper.claims import log_log_slope
 
 
 def tables(text: str) -> list[pd.DataFrame]:
@@ -51,26 +58,30 @@ def test_each_writes_its_report(name, tmp_path, capsys):
     command.main([name, "--quick", "--out", str(tmp_path)])
     assert capsys.readouterr().out.startswith(str(tmp_path / f"{name}.md"))
     text = (tmp_path / f"{name}.md").read_text()
-    assert (
-        text.startswith("# ")
-        and f"python -m bench {name}" in text
-        and f"torch {torch.__version__.split('+')[0]}" in text
-        and "commit" in text
-    )
+    assert text.startswith("# ") and f"python -m bench {name}" in text
+    assert f"torch {torch.__version__.split('+')[0]}" in text and "commit" in text
     found = tables(text)
     assert found and all(len(table) for table in found)
+    positive = ["median_ms", "ms_per_step", "gflop", "IN_backward_growth"]
     for table in found:
-        for column in table.columns.intersection(
-            ["median_ms", "ms_per_step", "gflop", "IN_backward_growth"]
-        ):
+        for column in table.columns.intersection(positive):
             assert (table[column].astype(float) > 0).all(), column
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == (
-        [".md", ".pdf", ".png"] if name == "growth" else [".md"]
-    )
+    files = [".md", ".pdf", ".png"] if name == "growth" else [".md"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == files
+
+
+def test_it_starts_from_the_projects_root_and_is_no_part_of_the_package():
+    root = Path(bench.__path__[0]).parent
+    command_line = [sys.executable, "-m", "bench", "--help"]
+    answer = subprocess.run(command_line, cwd=root, capture_output=True, text=True, check=True)
+    assert "usage: python -m bench" in answer.stdout
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["packages"]["find"]["include"] == ["paper_lib*"]
+    assert set(project["project"]["optional-dependencies"]) == {"bench"}
 
 
 def touch(path: Path):
-    """What `Apart` runs elsewhere: leaves the process's number in a file; the third time it fails."""
+    """What `Apart` runs leaves the process's number in a file, and fails the third time."""
     calls = []
 
     def call():
@@ -97,11 +108,8 @@ def test_a_contestant_in_a_process_of_its_own(tmp_path):
 
 
 def test_every_module_is_in_the_list():
-    modules = {
-        path.stem
-        for path in Path(bench.__path__[0]).glob("*.py")
-        if "def bench(" in path.read_text()
-    }
+    paths = Path(bench.__path__[0]).glob("*.py")
+    modules = {path.stem for path in paths if "def bench(" in path.read_text()}
     assert modules == set(command.BENCHMARKS)
 
 
@@ -113,24 +121,17 @@ def test_an_unknown_name(capsys):
 
 def test_contestants_take_turns_and_the_first_round_is_not_kept():
     turns = []
-    seconds = timing.alternate(
-        {"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, 3, ""
-    )
-    assert turns == ["a", "b"] * 4 and {name: len(taken) for name, taken in seconds.items()} == {
-        "a": 3,
-        "b": 3,
-    }
+    contestants = {name: partial(turns.append, name) for name in ("a", "b")}
+    seconds = timing.alternate(contestants, 3, "")
+    assert turns == ["a", "b"] * 4
+    assert {name: len(taken) for name, taken in seconds.items()} == {"a": 3, "b": 3}
 
 
 def test_ratios_are_of_medians():
-    table = timing.compare(
-        {"slow": np.array([4.0, 2.0, 9.0]), "fast": np.array([1.0, 1.0, 100.0])}, "slow"
-    ).set_index("contestant")
-    assert (
-        table.loc["fast", "ratio"] == 0.25
-        and table.loc["slow", "ratio"] == 1
-        and table.loc["slow", "median_ms"] == 4000
-    )
+    seconds = {"slow": np.array([4.0, 2.0, 9.0]), "fast": np.array([1.0, 1.0, 100.0])}
+    table = timing.compare(seconds, "slow").set_index("contestant")
+    assert table.loc["fast", "ratio"] == 0.25 and table.loc["slow", "ratio"] == 1
+    assert table.loc["slow", "median_ms"] == 4000
     assert table.loc["slow", "q25_ms"] == 3000 and table.loc["slow", "q75_ms"] == 6500
 
 
@@ -147,23 +148,29 @@ def test_generation_without_a_cache_is_the_same_generation():
     torch.manual_seed(0)
     model = SLATE(training_step.TINY).eval()
     slots = torch.randn(2, training_step.TINY.num_slots, training_step.TINY.slot_size)
-    assert torch.equal(
-        generation.generate_without_cache(model, slots), model.generate_tokens(slots)
-    )
+    expected = model.generate_tokens(slots)
+    assert torch.equal(generation.generate_without_cache(model, slots), expected)
 
 
 def test_operations_are_counted_by_the_image():
-    build = lambda image: training_step.our_step(training_step.TINY, image)  # noqa: E731
+    build = partial(training_step.our_step, training_step.TINY)
     three, six = (training_step.flops(build, torch.rand(n, 3, 16, 16)) for n in (3, 6))
     assert six == 2 * three > 0
 
 
 def test_products_in_place_are_counted():
-    """Attention in one block, 16 queries with 16 keys of size 8 in 2 heads: the gradient of keys and of values is as many operations as each product."""
+    """Attention in one block has 16 queries with 16 keys of size 8, in 2 heads.
+
+    The gradient of keys and of values is as many operations as each product.
+    """
     q, k, v = (torch.rand(1, 2, 16, 8, requires_grad=True) for _ in range(3))
-    attention = lambda image: training_step.Step(
-        lambda: causal_attention(q, k, v, 0.1).sum(), torch.optim.Adam([q]), None
-    )
+
+    def loss():
+        return causal_attention(q, k, v, 0.1).sum()
+
+    def attention(image):
+        return training_step.Step(loss, torch.optim.Adam([q]), None)
+
     assert training_step.flops(attention, torch.rand(1, 1)) == 6 * (2 * 2 * 16 * 16 * 8)
 
 
@@ -174,10 +181,9 @@ def test_a_step_trains_what_it_says(frozen):
     before = [p.clone() for p in parameters]
     step()
     assert any(not torch.equal(p, old) for p, old in zip(parameters, before))
-    dvae = sum(p.numel() for p in SLATE(training_step.TINY).dvae.parameters())
-    assert sum(p.numel() for p in parameters) + frozen * dvae == sum(
-        p.numel() for p in SLATE(training_step.TINY).parameters()
-    )
+    model = SLATE(training_step.TINY)
+    dvae, every = (sum(p.numel() for p in part.parameters()) for part in (model.dvae, model))
+    assert sum(p.numel() for p in parameters) == every - frozen * dvae
 
 
 @pytest.mark.parametrize("gain", [0.02, 4.0])
@@ -186,9 +192,8 @@ def test_bfloat16_is_timed_where_the_processor_has_it(monkeypatch, gain):
     report = training_step.bench(quick=True)
     table = next(part for part in report.parts if isinstance(part, pd.DataFrame))
     assert table["contestant"].str.contains("bfloat16").any() == (gain > 1)
-    assert ("**it is left out**" in report.parts[0]) == (
-        gain < 1
-    ) and f"at {gain:g} times float32's rate" in report.parts[0]
+    assert ("**it is left out**" in report.parts[0]) == (gain < 1)
+    assert f"at {gain:g} times float32's rate" in report.parts[0]
 
 
 def test_bfloat16_is_autocast():
@@ -197,31 +202,25 @@ def test_bfloat16_is_autocast():
     losses = []
     for bfloat16 in (False, True):
         torch.manual_seed(1)
-        losses.append(
-            training_step.our_step(training_step.TINY, image, True, state, bfloat16).loss().item()
-        )
-    assert (
-        losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)
-    )  # rounding changes some of the tokens that are drawn
+        step = training_step.our_step(training_step.TINY, image, True, state, bfloat16)
+        losses.append(step.loss().item())
+    # rounding changes some of the tokens that are drawn
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)
 
 
 def test_solvers_are_measured_at_what_they_return():
     f, z0 = solvers.random_cell(2, 16, 3, 16)
     table = solvers.measure(f, z0, None, 1e-9, 5, 1, "").set_index("contestant")
     assert list(table.index) == ["plain iteration", "Broyden, ours", "Anderson, ours"]
-    assert (
-        (table["evaluations"] == 6).all()
-        and (0 < table["residual_mean"]).all()
-        and (table["residual_mean"] <= table["residual_max"]).all()
-    )
+    assert (table["evaluations"] == 6).all()
+    assert (0 < table["residual_mean"]).all()
+    assert (table["residual_mean"] <= table["residual_max"]).all()
 
 
 def test_the_spectral_norm_is_that_of_the_dense_jacobian():
     table = spectral_norm.bench(quick=True).parts[1].set_index("contestant")
-    assert (
-        table.loc["spectral_norm, tol 0.001", "relative_error"] < 1e-3
-        and table.loc[spectral_norm.EXACT, "relative_error"] == 0
-    )
+    assert table.loc["spectral_norm, tol 0.001", "relative_error"] < 1e-3
+    assert table.loc[spectral_norm.EXACT, "relative_error"] == 0
 
 
 def test_without_the_package_slot_attention_is_timed_alone():
@@ -230,4 +229,17 @@ def test_without_the_package_slot_attention_is_timed_alone():
 
 
 def test_exponents_are_slopes_of_logarithms():
-    assert growth.exponent(pd.Series({1: 2.0, 2: 8.0, 4: 32.0})) == pytest.approx(2)
+    assert log_log_slope(pd.Series({1: 2.0, 2: 8.0, 4: 32.0})) == pytest.approx(2)
+
+
+def test_growth_is_relative_to_the_smallest_value():
+    axes = {"batch": (None, (4, 8)), "slots": ("num_slots", (3, 6))}
+    seconds = {}
+    for axis, (_, values) in axes.items():
+        for value in values:
+            seconds[axis, value, "vanilla"] = np.array([value, value, value])
+            seconds[axis, value, "IN"] = np.array([2.0, 2.0, 2.0])
+    times = growth._times(seconds, axes)
+    assert times[["axis", "value", "method"]].to_numpy().tolist() == list(map(list, seconds))
+    assert times["ratio"].tolist() == [1, 1, 2, 1] * 2
+    assert growth._medians(times)["slots", "vanilla"].to_dict() == {3: 3000, 6: 6000}

@@ -1,4 +1,8 @@
-"""Segments against instance masks: hand-worked scores, scikit-learn's on flattened foregrounds, what the scores must not depend on, the baselines."""
+"""Segments against instance masks: the scores, segments from attention, and the baselines.
+
+Scores are worked by hand, compared with scikit-learn's on flattened foregrounds, and tried on what
+they must not depend on.
+"""
 
 import math
 
@@ -11,18 +15,24 @@ from paper_lib.metrics.segmentation import (
     adjusted_rand_index,
     foreground_ari,
     grid_segments,
+    ignorant_scores,
+    largest_share,
+    mask_scores,
     mean_iou,
     random_segments,
     segments,
 )
 
-SCORES = [adjusted_rand_index, foreground_ari, mean_iou]
+SCORES = [adjusted_rand_index, foreground_ari, mean_iou, largest_share]
 NAN = math.nan
 
 
 @pytest.fixture
 def masks():
-    """Four images of 12 x 12 with three objects each, and segments that are right for about two pixels of three."""
+    """Four images of 12 x 12 with three objects each, and segments.
+
+    The segments are right for about two pixels of three.
+    """
     rng = np.random.default_rng(0)
     true = np.zeros((4, 12, 12), dtype=np.uint8)
     for image in true:
@@ -33,80 +43,93 @@ def masks():
 
 
 @pytest.mark.parametrize(
-    "true, predicted, ari, fg_ari, iou",
+    "true, predicted, ari, fg_ari, iou, share",
     [
-        ([0, 0, 1, 1, 2, 2], [5, 5, 0, 0, 3, 3], 1, 1, 1),  # perfect, under other names
-        (
-            [0, 0, 1, 1, 2, 2],
-            [0, 0, 0, 0, 0, 0],
-            0,
-            0,
-            1 / 6,
-        ),  # one segment: 2/6 for one object, nothing for the other
-        # 15 pairs of pixels: 3 together in truth, 3 in the prediction, 0 in both; chance agrees on 3 * 3 / 15, the most possible is 3; foreground: 2, 1, 0 of 6
+        # perfect, under other names
+        ([0, 0, 1, 1, 2, 2], [5, 5, 0, 0, 3, 3], 1, 1, 1, 2 / 4),
+        # one segment: 2/6 for one object, nothing for the other
+        ([0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 0, 0], 0, 0, 1 / 6, 1),
+        # 15 pairs of pixels: 3 together in truth, 3 in the prediction, 0 in both; chance agrees on
+        # 3 * 3 / 15, the most possible is 3; foreground: 2, 1, 0 of 6
         (
             [0, 0, 1, 1, 2, 2],
             [0, 1, 2, 0, 1, 2],
             (0 - 0.6) / (3 - 0.6),
             (0 - 1 / 3) / (1.5 - 1 / 3),
             1 / 3,
+            2 / 4,
         ),
-        # all 6: together 3 in truth, 1 + 3 in the prediction, 2 in both (0-0 and 1-1); foreground: 2, 3, 1 of 6
+        # all 6: together 3 in truth, 1 + 3 in the prediction, 2 in both (0-0 and 1-1);
+        # foreground: 2, 3, 1 of 6
         (
             [0, 0, 1, 1, 2, 2],
             [0, 0, 1, 1, 1, 3],
             (2 - 12 / 15) / (3.5 - 12 / 15),
             (1 - 1) / (2.5 - 1),
             (2 / 3 + 1 / 2) / 2,
+            3 / 4,
         ),
-        # the background shares the first object's segment, which only the IoU and the full index see
-        ([0, 0, 1, 1, 2, 2], [1, 1, 1, 1, 2, 2], (3 - 21 / 15) / (5 - 21 / 15), 1, (2 / 4 + 1) / 2),
-        # a greedy matching would give the first object 3/7 and leave 0 for the second; pairs of 21: 11 together in each, 5 in both
+        # the background shares the first object's segment: only the IoU and the full index see it
+        (
+            [0, 0, 1, 1, 2, 2],
+            [1, 1, 1, 1, 2, 2],
+            (3 - 21 / 15) / (5 - 21 / 15),
+            1,
+            (2 / 4 + 1) / 2,
+            2 / 4,
+        ),
+        # a greedy matching would give the first object 3/7 and leave 0 for the second;
+        # pairs of 21: 11 together in each, 5 in both
         (
             [1, 1, 1, 1, 1, 2, 2],
             [0, 0, 0, 1, 1, 0, 0],
             (5 - 121 / 21) / (11 - 121 / 21),
             (5 - 121 / 21) / (11 - 121 / 21),
             (2 / 5 + 2 / 5) / 2,
+            5 / 7,
         ),
         # tie: either segment may go to the object
-        ([0, 0, 1, 1], [0, 1, 0, 1], -0.5, 0, 1 / 3),
-        ([3, 3, 3, 3], [0, 0, 0, 0], 1, 1, 1),  # one object, nothing else
-        (
-            [3, 3, 3, 3],
-            [0, 0, 0, 1],
-            0,
-            0,
-            3 / 4,
-        ),  # any cut of a single object costs all of the index
-        (
-            [0, 0, 1, 1],
-            [0, 0, 0, 0],
-            0,
-            1,
-            2 / 4,
-        ),  # one object, one segment: FG-ARI does not see the background
-        ([0, 0, 0, 0], [0, 1, 0, 1], 0, NAN, NAN),  # no objects
-        ([0, 0, 0, 0], [2, 2, 2, 2], 1, NAN, NAN),
-        ([1], [7], 1, 1, 1),
+        ([0, 0, 1, 1], [0, 1, 0, 1], -0.5, 0, 1 / 3, 1 / 2),
+        # one object, nothing else
+        ([3, 3, 3, 3], [0, 0, 0, 0], 1, 1, 1, 1),
+        # any cut of a single object costs all of the index
+        ([3, 3, 3, 3], [0, 0, 0, 1], 0, 0, 3 / 4, 3 / 4),
+        # one object, one segment: FG-ARI does not see the background
+        ([0, 0, 1, 1], [0, 0, 0, 0], 0, 1, 2 / 4, 1),
+        # no objects
+        ([0, 0, 0, 0], [0, 1, 0, 1], 0, NAN, NAN, NAN),
+        ([0, 0, 0, 0], [2, 2, 2, 2], 1, NAN, NAN, NAN),
+        ([1], [7], 1, 1, 1, 1),
     ],
 )
-def test_by_hand(true, predicted, ari, fg_ari, iou):
-    for score, expected in zip(SCORES, (ari, fg_ari, iou)):
+def test_by_hand(true, predicted, ari, fg_ari, iou, share):
+    for score, expected in zip(SCORES, (ari, fg_ari, iou, share)):
         result = score(np.array([true]), np.array([predicted]))
-        assert result.shape == (1,) and result[0] == pytest.approx(
-            expected, abs=1e-12, nan_ok=True
-        ), score.__name__
+        assert result.shape == (1,)
+        assert result[0] == pytest.approx(expected, abs=1e-12, nan_ok=True), score.__name__
 
 
 def test_iou_of_rectangles():
-    """A 4 x 4 object covered by a segment moved by (1, 2), which spills into the background, beside one that nothing covers."""
+    """A segment that is moved by (1, 2) from a 4 x 4 object spills into the background.
+
+    Nothing covers a second object.
+    """
     true, predicted = np.zeros((1, 10, 10), dtype=int), np.zeros((1, 10, 10), dtype=int)
     true[0, 1:5, 1:5], predicted[0, 2:6, 3:7] = 1, 1
     assert mean_iou(true, predicted) == pytest.approx(6 / (16 + 16 - 6))
     true[0, 8:, 8:] = 2
     # the segment of the background goes to the second object: 4 pixels of 84
     assert mean_iou(true, predicted) == pytest.approx((6 / 26 + 4 / 84) / 2)
+
+
+def test_mask_scores_by_hand():
+    true = np.array([[[1, 1, 2], [0, 0, 2]], [[1, 1, 1], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
+    predicted = np.array([[[0, 0, 2], [1, 1, 2]], [[1, 1, 0], [1, 1, 1]], [[0, 1, 2], [0, 1, 2]]])
+    scores = mask_scores(true, predicted)
+    assert scores.keys() == {"foreground_ari", "mean_iou", "largest_share"}
+    np.testing.assert_allclose(scores["largest_share"], [2 / 4, 2 / 3, NAN])
+    np.testing.assert_allclose(scores["foreground_ari"], [1, 0, NAN], atol=1e-12)
+    np.testing.assert_allclose(scores["mean_iou"], [1, 2 / 6, NAN])
 
 
 def test_against_scikit_learn(masks):
@@ -150,14 +173,14 @@ def test_only_the_foreground_counts_for_the_foreground(masks, score):
     true, predicted = masks
     scrambled = np.where(true > 0, predicted, np.random.default_rng(1).integers(5, size=true.shape))
     same = np.isclose(score(true, scrambled), score(true, predicted))
-    assert same.all() if score is foreground_ari else not same.any()
+    assert same.all() if score in (foreground_ari, largest_share) else not same.any()
 
 
 def test_an_image_without_objects_leaves_the_others_alone(masks):
     true, predicted = masks
     empty = true.copy()
     empty[2] = 0
-    for score in (foreground_ari, mean_iou):
+    for score in (foreground_ari, mean_iou, largest_share):
         expected = score(true, predicted)
         expected[2] = NAN
         np.testing.assert_array_equal(score(empty, predicted), expected)
@@ -230,9 +253,8 @@ def test_random_segments():
     assert result.shape == (3, 32, 32) and np.issubdtype(result.dtype, np.integer)
     np.testing.assert_allclose(np.bincount(result.ravel(), minlength=5), 3 * 1024 / 5, rtol=0.1)
     np.testing.assert_array_equal(result, random_segments((3, 32, 32), 5, seed=0))
-    assert (result != random_segments((3, 32, 32), 5, seed=1)).any() and (
-        result[0] != result[1]
-    ).any()
+    assert (result != random_segments((3, 32, 32), 5, seed=1)).any()
+    assert (result[0] != result[1]).any()
     assert (np.random.get_state()[1] == state).all()
     # by chance the adjusted index is zero
     assert np.abs(foreground_ari(grid_segments((3, 32, 32), 4) + 1, result)).max() < 0.02
@@ -257,6 +279,21 @@ def test_grid_segments(slots, size):
         height, width = np.ptp(ys) + 1, np.ptp(xs) + 1
         assert len(ys) == height * width and len(ys) == pytest.approx(size**2 / slots, rel=0.2)
         assert max(height, width) <= 2.1 * min(height, width) or slots == 3  # rows of 2 and 1
+
+
+def test_what_masks_score_that_know_nothing():
+    """One object is everywhere: of four blocks or of four random names one holds a quarter."""
+    scores = ignorant_scores(np.ones((2, 32, 32), np.uint8), 4, mask_scores)
+    names = ("foreground_ari", "mean_iou", "largest_share")
+    assert set(scores) == {f"{kind}_{name}" for kind in ("grid", "random") for name in names}
+    assert scores["grid_largest_share"] == scores["grid_mean_iou"] == 0.25
+    assert scores["random_largest_share"] == pytest.approx(0.25, abs=0.05)
+    # each object is one of the four blocks; the image without objects does not count
+    quarters = np.kron([[1, 2], [3, 4]], np.ones((8, 8), int))
+    scores = ignorant_scores(np.stack([quarters, 0 * quarters]), 4, mask_scores)
+    assert scores["grid_foreground_ari"] == scores["grid_mean_iou"] == 1
+    assert scores["grid_largest_share"] == 0.25
+    assert abs(scores["random_foreground_ari"]) < 0.1 and scores["random_mean_iou"] < 0.3
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Sets of properties: average precision and the Hungarian Huber loss against the stored reference, a literal transcription, and by hand."""
+"""Sets of properties: average precision and the Hungarian Huber loss.
+
+They are checked against the stored reference, a literal transcription, and by hand.
+"""
 
 import itertools
 import math
@@ -15,7 +18,8 @@ from paper_lib.metrics.set_matching import (
 )
 
 INF = math.inf
-# The reference has 17 confidences of exactly 1. This is how the sort that made it ranked them; sorts differ between processors.
+# The reference has 17 confidences of exactly 1. This is how the sort that made it ranked them;
+# sorts differ between processors.
 TIED = [119, 99, 109, 108, 78, 75, 68, 95, 27, 0, 8, 34, 40, 36, 59, 13, 61]
 
 
@@ -73,12 +77,14 @@ def test_reference_average_precision(reference, number):
 
 @pytest.mark.parametrize("threshold", [INF, 1, 0.5, 0.25, 0.125, 0])
 def test_against_the_literal_definition(reference, threshold):
-    """The reference's predictions with their ties as they are, and every attribute guessed in small scenes, where objects are often found twice."""
+    """Once with the reference's ties as they are, once with attributes guessed in small scenes.
+
+    In the small scenes objects are often found twice.
+    """
     for predictions, targets in [(reference["predictions"], reference["targets"]), small_scenes()]:
         result = average_precision(predictions, targets, threshold)
-        assert result == pytest.approx(
-            literal_average_precision(predictions, targets, threshold), rel=1e-6
-        )
+        literal = literal_average_precision(predictions, targets, threshold)
+        assert result == pytest.approx(literal, rel=1e-6)
 
 
 def small_scenes():
@@ -100,38 +106,22 @@ def small_scenes():
         (scene(0, 1, 2, present=[0.9, 0.8, 0.7]), scene(0, 1, 2), 1),
         (scene(0, 1, 2, present=[0.9, 0.8, 0.7]), scene(2, 0, 1), 1),
         (scene(0, 1, 2, present=[0.9, 0.8, 0.7]), scene(3, 4, 5), 0),
-        (
-            scene(0, 1, 2, present=[0.9, 0.8, 0.7]),
-            scene(0, 1, 3),
-            2 / 3,
-        ),  # the mistake comes last: precision 1 up to recall 2/3
-        (
-            scene(0, 1, 2, present=[0.7, 0.8, 0.9]),
-            scene(0, 1, 3),
-            2 / 3 * 2 / 3,
-        ),  # first: precision 0, 1/2, 2/3, of which the best further on counts
-        (scene(0, 1, 2, present=[0.9, 0.7, 0.8]), scene(0, 1, 3), (1 + 2 / 3) / 3),  # between
-        (
-            scene(0, 0, 1, present=[0.9, 0.8, 0.7]),
-            scene(0, 1, 2),
-            (1 + 2 / 3) / 3,
-        ),  # an object found twice counts once
-        (
-            scene(0, 0, 1, present=[0.9, 0.8, 0.7]),
-            scene(0, 0, 1),
-            1 / 3 * 1 + 1 / 3 * 2 / 3,
-        ),  # twins in one place: the nearest is always the first
-        (
-            scene(0, 1, 2, present=[0.9, 0.8, 0.1]),
-            scene(0, 1, 2, present=[1, 1, 0]),
-            1,
-        ),  # padding is nothing to be found
-        (
-            scene(0, 1, 2, present=[0.9, 0.1, 0.8]),
-            scene(0, 1, 2, present=[1, 1, 0]),
-            (1 + 2 / 3) / 2,
-        ),  # and what is found there is wrong
-        (scene(0, 1, 2), scene(0, 1, 2), 1),  # ties that don't matter
+        # the mistake comes last: precision 1 up to recall 2/3
+        (scene(0, 1, 2, present=[0.9, 0.8, 0.7]), scene(0, 1, 3), 2 / 3),
+        # first: precision 0, 1/2, 2/3, of which the best further on counts
+        (scene(0, 1, 2, present=[0.7, 0.8, 0.9]), scene(0, 1, 3), 2 / 3 * 2 / 3),
+        # between
+        (scene(0, 1, 2, present=[0.9, 0.7, 0.8]), scene(0, 1, 3), (1 + 2 / 3) / 3),
+        # an object found twice counts once
+        (scene(0, 0, 1, present=[0.9, 0.8, 0.7]), scene(0, 1, 2), (1 + 2 / 3) / 3),
+        # twins in one place: the nearest is always the first
+        (scene(0, 0, 1, present=[0.9, 0.8, 0.7]), scene(0, 0, 1), 1 / 3 * 1 + 1 / 3 * 2 / 3),
+        # padding is nothing to be found
+        (scene(0, 1, 2, present=[0.9, 0.8, 0.1]), scene(0, 1, 2, present=[1, 1, 0]), 1),
+        # and what is found there is wrong
+        (scene(0, 1, 2, present=[0.9, 0.1, 0.8]), scene(0, 1, 2, present=[1, 1, 0]), 5 / 6),
+        # ties that don't matter
+        (scene(0, 1, 2), scene(0, 1, 2), 1),
         (scene(0, 1), scene(0, 1, present=[0, 0]), math.nan),
     ],
 )
@@ -193,35 +183,28 @@ def test_the_order_of_a_set_does_not_matter(score):
     predictions, targets = small_scenes()
     expected = score(predictions, targets)
     assert expected > 0.01
-    assert score(permuted(predictions, 1), permuted(targets, 2)) == pytest.approx(
-        expected, rel=1e-6
-    )
-    assert score(predictions[::-1].copy(), targets[::-1].copy()) == pytest.approx(
-        expected, rel=1e-6
-    )
-    assert score(predictions[::-1].copy(), targets) != pytest.approx(expected, rel=1e-2), (
-        "nor are images mixed up"
-    )
+    same = pytest.approx(expected, rel=1e-6)
+    assert score(permuted(predictions, 1), permuted(targets, 2)) == same
+    assert score(predictions[::-1].copy(), targets[::-1].copy()) == same
+    # nor are images mixed up
+    assert score(predictions[::-1].copy(), targets) != pytest.approx(expected, rel=1e-2)
 
 
 def test_reference_loss(reference):
-    loss = hungarian_huber_loss(
-        torch.tensor(reference["predictions"]), torch.tensor(reference["targets"])
-    )
-    assert loss.shape == () and loss.item() == pytest.approx(
-        float(reference["hungarian_huber"]), rel=1e-4
-    )
+    predictions, targets = (torch.tensor(reference[name]) for name in ("predictions", "targets"))
+    loss = hungarian_huber_loss(predictions, targets)
+    assert loss.shape == ()
+    assert loss.item() == pytest.approx(float(reference["hungarian_huber"]), rel=1e-4)
 
 
 def test_loss_by_hand():
-    """Errors of 0.6 in one entry and of 3 in another, which Huber counts 0.6^2 / 2 and 3 - 1/2, in one image of two."""
+    """One image of two has errors of 0.6 and of 3, which Huber counts 0.6^2 / 2 and 3 - 1/2."""
     targets = torch.tensor(np.concatenate([scene(0, 1), scene(2, 3)]))
     predictions = targets.flip(1).clone()
     predictions[0, 0, 0] += 0.6
     predictions[0, 1, 18] += 3
-    assert hungarian_huber_loss(predictions, targets).item() == pytest.approx(
-        (0.18 + 2.5) / 19 / 2, rel=1e-6
-    )
+    loss = hungarian_huber_loss(predictions, targets).item()
+    assert loss == pytest.approx((0.18 + 2.5) / 19 / 2, rel=1e-6)
     assert hungarian_huber_loss(targets.flip(1), targets).item() == 0
 
 
@@ -232,17 +215,15 @@ def test_loss_is_the_least_over_all_matchings():
     )
     error = (predictions[:, :, None] - targets[:, None]).abs()
     cost = torch.where(error <= 1, error**2 / 2, error - 0.5).mean(-1)
-    totals = torch.stack(
-        [cost[:, range(4), order].sum(1) for order in itertools.permutations(range(4))]
-    )
-    assert hungarian_huber_loss(predictions, targets).item() == pytest.approx(
-        totals.amin(0).mean().item(), rel=1e-12
-    )
+    orders = itertools.permutations(range(4))
+    totals = torch.stack([cost[:, range(4), order].sum(1) for order in orders])
+    least = totals.amin(0).mean().item()
+    assert hungarian_huber_loss(predictions, targets).item() == pytest.approx(least, rel=1e-12)
     assert len(set(totals.argmin(0).tolist())) > 1, "images are matched differently"
 
 
 def test_gradient():
-    """It flows to the predictions alone as that of the matched pairs: error / 19 / batch where Huber is quadratic."""
+    """It is that of the matched pairs: error / 19 / batch where Huber is quadratic."""
     targets = torch.tensor(np.concatenate([scene(0, 1), scene(2, 3)]))
     error = 0.1 * torch.randn(targets.shape, generator=torch.Generator().manual_seed(0))
     predictions = (targets.flip(1) + error).requires_grad_()
@@ -261,7 +242,10 @@ def test_a_diverged_prediction_shows(value):
 
 
 def test_attributes_of_matched_objects():
-    """Two objects and an empty row. Each is found, in another order; of the second the size is wrong, and it is 0.6 scene units off along y."""
+    """Two objects and an empty row: each is found, in another order.
+
+    Of the second object the size is wrong, and it is 0.6 scene units off along y.
+    """
     targets = torch.tensor(scene(0, 5, 0, present=[1, 1, 0]))
     targets[0, 1, 0], targets[0, 2] = 0.9, 0
     predictions = targets[:, [2, 1, 0]].clone()

@@ -6,6 +6,8 @@ from paper_lib.metrics.segmentation import (
     foreground_ari,
     grid_segments,
     ignorant_scores,
+    largest_share,
+    mask_scores,
     mean_iou,
     random_segments,
     segments,
@@ -17,6 +19,17 @@ from paper_lib.metrics.set_matching import (
 )
 
 __all__ = [
-    "adjusted_rand_index", "average_precision", "foreground_ari", "frechet_distance", "grid_segments", "hungarian_huber_loss", "ignorant_scores",
-    "matched_attributes", "mean_iou", "random_segments", "segments",
-]  # fmt: skip
+    "adjusted_rand_index",
+    "average_precision",
+    "foreground_ari",
+    "frechet_distance",
+    "grid_segments",
+    "hungarian_huber_loss",
+    "ignorant_scores",
+    "largest_share",
+    "mask_scores",
+    "matched_attributes",
+    "mean_iou",
+    "random_segments",
+    "segments",
+]

@@ -1,61 +1,156 @@
-"""How well predicted segments fit the true instance masks: adjusted Rand index and mean IoU, one number an image; segments from attention, and baselines."""
+"""How well predicted segments fit the true instance masks, one number an image.
+
+The scores come first; then segments from attention masks; then baselines that know nothing of the
+image.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from torch import Tensor
 
+# The scores
+
+
+def mask_scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the scores of masks that tables show: foreground_ari, mean_iou and largest_share.
+
+    Each is (B,), what the function of that name returns, and nan for an image without objects.
+    Arguments and errors are those of `foreground_ari`.
+    """
+    return {
+        "foreground_ari": foreground_ari(true, predicted),
+        "mean_iou": mean_iou(true, predicted),
+        "largest_share": largest_share(true, predicted),
+    }
+
+
+def foreground_ari(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return FG-ARI (B,), the adjusted Rand index over the pixels with true > 0 only.
+
+    true        instance masks, integers (B, H, W) or (B, N), with 0 the background
+    predicted   segments, integers of the same shape; 0 is a segment like any other
+
+    Names of segments don't matter. It is 1 for the same partition, 0 on average by chance, and nan
+    for an image without foreground. An image with one object scores 1 if all its foreground lies in
+    one segment and 0 otherwise, so predicting a single segment everywhere scores 1 there; with two
+    objects or more that scores 0. What a segment covers of the background costs nothing: `mean_iou`
+    sees that.
+
+    Raises ValueError for shapes that differ or are neither (B, H, W) nor (B, N), and for masks that
+    are not integers.
+
+    Source: Hubert and Arabie (1985); Greff et al. (2019), "Multi-Object Representation Learning
+    with Iterative Variational Inference", for the foreground.
+    """
+    return np.array([_foreground_ari(t, p) for t, p in _images(true, predicted)])
+
 
 def adjusted_rand_index(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Adjusted Rand index over all pixels, the background counting as one more object: (B,), 1 for the same partition, 0 on average by chance.
+    """Return the adjusted Rand index (B,) over all pixels, the background as one more object.
 
-    true: integer instance masks, (B, H, W) or (B, N). predicted: integer segments of the same shape. Names of segments don't matter.
-    An image whose true mask is one region scores 1 if it is predicted as one segment and 0 otherwise, however little is cut off.
-
-    Raises ValueError for shapes that differ or are neither (B, H, W) nor (B, N), and for masks that are not integers.
+    An image whose true mask is one region scores 1 if it is predicted as one segment and 0
+    otherwise, however little is cut off. Arguments and errors are those of `foreground_ari`.
 
     Source: Hubert and Arabie (1985).
     """
     return np.array([_adjusted_rand_score(t, p) for t, p in _images(true, predicted)])
 
 
-def foreground_ari(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """FG-ARI, the adjusted Rand index over the pixels with true > 0 only: (B,), nan for an image without foreground.
-
-    Arguments and errors as for `adjusted_rand_index`, with 0 the background in `true` (in `predicted` 0 is a segment like any other).
-    An image with one object scores 1 if all its foreground lies in one segment and 0 otherwise, so predicting a single segment everywhere scores 1
-    there; with two objects or more that scores 0. What a segment covers of the background costs nothing: `mean_iou` sees that.
-
-    Source: Hubert and Arabie (1985); Greff et al. (2019), "Multi-Object Representation Learning with Iterative Variational Inference", for the foreground.
-    """
-    return np.array(
-        [
-            _adjusted_rand_score(t[t > 0], p[t > 0]) if (t > 0).any() else np.nan
-            for t, p in _images(true, predicted)
-        ]
-    )
-
-
 def mean_iou(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Mean over the true objects of their IoU with the segments they are matched to: (B,), in [0, 1], nan for an image without objects.
+    """Return the mean over the true objects of their IoU with the segments matched to them, (B,).
 
-    The matching is one to one and maximises the sum of the IoUs; an object left without a segment counts 0. IoUs are over all pixels of the image,
-    so a segment that spills into the background is punished for it. The background itself (0 in `true`) is no object.
-    Arguments and errors as for `foreground_ari`.
+    The matching is one to one and maximises the sum of the IoUs; an object left without a segment
+    counts 0. IoUs are over all pixels of the image, so a segment that spills into the background is
+    punished for it. The background itself (0 in `true`) is no object. The mean lies in [0, 1] and
+    is nan for an image without objects. Arguments and errors are those of `foreground_ari`.
 
     Source: Kuhn (1955) for the matching.
     """
     return np.array([_mean_iou(t, p) for t, p in _images(true, predicted)])
 
 
-def segments(attn: np.ndarray | Tensor, size: int) -> np.ndarray:
-    """The slot that attends most to each pixel: integers (B, size, size) from attention masks (B, N, K) over a square grid of N tokens in row order.
+def largest_share(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the share of each image's foreground that one segment holds, the one with most, (B,).
 
-    Nearest-neighbour upsampling: a token covers size / sqrt(N) pixels each way. Of slots that attend equally the first wins.
-    Raises ValueError if `attn` has another shape, N is no square, or size is no multiple of sqrt(N).
+    It is nan for an image without foreground. Where it is near 1 a single slot has taken all
+    objects. Arguments and errors are those of `foreground_ari`.
+    """
+    return np.array([_largest_share(t, p) for t, p in _images(true, predicted)])
+
+
+def _foreground_ari(true: np.ndarray, predicted: np.ndarray) -> float:
+    foreground = true > 0
+    if not foreground.any():
+        return np.nan
+    return _adjusted_rand_score(true[foreground], predicted[foreground])
+
+
+def _adjusted_rand_score(true: np.ndarray, predicted: np.ndarray) -> float:
+    # imported here, as it takes long, and most runs and figures do without
+    from sklearn.metrics import adjusted_rand_score
+
+    return adjusted_rand_score(true, predicted)
+
+
+def _mean_iou(true: np.ndarray, predicted: np.ndarray) -> float:
+    from scipy.optimize import linear_sum_assignment  # here, likewise
+
+    objects = np.unique(true[true > 0])
+    if not len(objects):
+        return np.nan
+    in_object = true == objects[:, None]  # (objects, pixels)
+    in_segment = predicted == np.unique(predicted)[:, None]  # (segments, pixels)
+    intersection = in_object.astype(float) @ in_segment.T.astype(float)
+    union = in_object.sum(1)[:, None] + in_segment.sum(1) - intersection
+    iou = intersection / union
+    return iou[linear_sum_assignment(iou, maximize=True)].sum() / len(objects)
+
+
+def _largest_share(true: np.ndarray, predicted: np.ndarray) -> float:
+    foreground = predicted[true > 0]
+    if not len(foreground):
+        return np.nan
+    _, pixels = np.unique(foreground, return_counts=True)
+    return pixels.max() / len(foreground)
+
+
+def _images(true: np.ndarray, predicted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Check the masks, and return pairs of flat ones, an image at a time."""
+    true, predicted = np.asarray(true), np.asarray(predicted)
+    if true.shape != predicted.shape:
+        raise ValueError(
+            f"true and predicted must have the same shape, not {true.shape} and {predicted.shape}"
+        )
+    if true.ndim not in (2, 3) or 0 in true.shape[1:]:
+        raise ValueError(
+            "masks must have shape (batch, height, width) or (batch, pixels) with pixels in them, "
+            f"not {true.shape}"
+        )
+    for name, mask in {"true": true, "predicted": predicted}.items():
+        if not np.issubdtype(mask.dtype, np.integer):
+            raise ValueError(
+                f"{name} must hold integers, one for each object or segment, not {mask.dtype}"
+            )
+    flat = len(true), math.prod(true.shape[1:])
+    return zip(true.reshape(flat), predicted.reshape(flat))
+
+
+# Segments from attention
+
+
+def segments(attn: np.ndarray | Tensor, size: int) -> np.ndarray:
+    """Return the slot that attends most to each pixel, integers (B, size, size).
+
+    attn (B, N, K) are attention masks over a square grid of N tokens in row order, which nearest
+    neighbours upsample: a token covers size / sqrt(N) pixels each way. Of slots that attend equally
+    the first wins.
+
+    Raises ValueError if `attn` has another shape, N is no square, or size is no multiple of
+    sqrt(N).
     """
     if attn.ndim != 3 or 0 in attn.shape:
         raise ValueError(
@@ -72,35 +167,42 @@ def segments(attn: np.ndarray | Tensor, size: int) -> np.ndarray:
     winners = attn.argmax(-1)
     if isinstance(winners, Tensor):
         winners = winners.cpu().numpy()
-    return (
-        winners.reshape(batch, side, side).repeat(size // side, axis=1).repeat(size // side, axis=2)
-    )
+    grid = winners.reshape(batch, side, side)
+    return grid.repeat(size // side, axis=1).repeat(size // side, axis=2)
+
+
+# Baselines
 
 
 def random_segments(shape: tuple[int, int, int], slots: int, seed: int) -> np.ndarray:
-    """A baseline that knows nothing: each pixel in one of `slots` segments at random. Integers of `shape` (B, H, W); the same for the same seed.
+    """Return segments that know nothing: each pixel lies in one of `slots` at random.
 
-    Raises ValueError for another shape or no slots.
+    They are integers of `shape` (B, H, W), the same for the same seed. Raises ValueError for
+    another shape or no slots.
     """
     _check_baseline(shape, slots)
     return np.random.default_rng(seed).integers(slots, size=shape)
 
 
 def grid_segments(shape: tuple[int, int, int], slots: int) -> np.ndarray:
-    """A baseline that knows only that objects are compact: every image cut into `slots` blocks of near equal area. Integers of `shape` (B, H, W).
+    """Return segments that know only that objects are compact: every image in `slots` blocks.
 
-    About sqrt(slots) rows. Where they can't all hold equally many blocks, the first ones hold one more and are taller for it (7: rows of 3, 2, 2):
-    strips, the only true grid of a prime number, would be a weaker baseline. Raises ValueError for another shape, no slots, or more blocks than fit.
+    They are integers of `shape` (B, H, W). The blocks have near equal area and lie in about
+    sqrt(slots) rows. Where the rows can't all hold equally many blocks, the first ones hold one
+    more and are taller for it (7: rows of 3, 2, 2): strips, the only true grid of a prime number,
+    would be a weaker baseline.
+
+    Raises ValueError for another shape, no slots, or more blocks than fit.
     """
     _check_baseline(shape, slots)
     batch, height, width = shape
     rows = round(math.sqrt(slots))
-    blocks = slots // rows + (np.arange(rows) < slots % rows)  # of each row
-    row = np.repeat(np.arange(rows), blocks)[
-        np.arange(height) * slots // height
-    ]  # of each line of pixels
-    column = np.arange(width) * blocks[row][:, None] // width
-    grid = (blocks.cumsum() - blocks)[row][:, None] + column
+    blocks = slots // rows + (np.arange(rows) < slots % rows)  # (rows,): how many each row holds
+    first = blocks.cumsum() - blocks  # (rows,): the number of each row's first block
+    row_of_block = np.repeat(np.arange(rows), blocks)
+    row = row_of_block[np.arange(height) * slots // height]  # (height,): of each line of pixels
+    column = np.arange(width) * blocks[row][:, None] // width  # (height, width)
+    grid = first[row][:, None] + column
     if len(np.unique(grid)) < slots:
         raise ValueError(f"{slots} blocks don't fit into {height} x {width} pixels")
     return np.tile(grid, (batch, 1, 1))
@@ -109,62 +211,22 @@ def grid_segments(shape: tuple[int, int, int], slots: int) -> np.ndarray:
 def ignorant_scores(
     true: np.ndarray, slots: int, scores: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 ) -> dict[str, float]:
-    """What segments score that know nothing of the image: grid_<name> and random_<name>, means over the images that have objects.
+    """Return what the baselines score, as grid_<name> and random_<name>.
 
-    true: instance masks (B, H, W); scores(true, found): name -> (B,).
+    Each is a mean over the images that have objects.
+
+    true     instance masks (B, H, W)
+    scores   maps true masks and predicted segments to name -> (B,), such as `mask_scores`
     """
-    guesses = {
+    baselines = {
         "grid": grid_segments(true.shape, slots),
         "random": random_segments(true.shape, slots, seed=0),
     }
-    return {
-        f"{kind}_{name}": float(np.nanmean(values))
-        for kind, found in guesses.items()
-        for name, values in scores(true, found).items()
-    }
-
-
-def _adjusted_rand_score(true: np.ndarray, predicted: np.ndarray) -> float:
-    from sklearn.metrics import (
-        adjusted_rand_score,
-    )  # here, as it takes long to import, and most runs and figures do without
-
-    return adjusted_rand_score(true, predicted)
-
-
-def _mean_iou(true: np.ndarray, predicted: np.ndarray) -> float:
-    from scipy.optimize import linear_sum_assignment  # here, likewise
-
-    objects, segment_names = np.unique(true[true > 0]), np.unique(predicted)
-    if not len(objects):
-        return np.nan
-    t, p = (
-        true == objects[:, None],
-        predicted == segment_names[:, None],
-    )  # (objects, pixels), (segments, pixels)
-    intersection = t.astype(float) @ p.T.astype(float)
-    iou = intersection / (t.sum(1)[:, None] + p.sum(1) - intersection)
-    return iou[linear_sum_assignment(iou, maximize=True)].sum() / len(objects)
-
-
-def _images(true: np.ndarray, predicted: np.ndarray):
-    """Pairs of flat masks, an image at a time."""
-    true, predicted = np.asarray(true), np.asarray(predicted)
-    if true.shape != predicted.shape:
-        raise ValueError(
-            f"true and predicted must have the same shape, not {true.shape} and {predicted.shape}"
-        )
-    if true.ndim not in (2, 3) or 0 in true.shape[1:]:
-        raise ValueError(
-            f"masks must have shape (batch, height, width) or (batch, pixels) with pixels in them, not {true.shape}"
-        )
-    for name, mask in {"true": true, "predicted": predicted}.items():
-        if not np.issubdtype(mask.dtype, np.integer):
-            raise ValueError(
-                f"{name} must hold integers, one for each object or segment, not {mask.dtype}"
-            )
-    flat = len(true), math.prod(true.shape[1:])
-    return zip(true.reshape(flat), predicted.reshape(flat))
+    means = {}
+    for baseline, predicted in baselines.items():
+        for name, values in scores(true, predicted).items():
+            means[f"{baseline}_{name}"] = float(np.nanmean(values))
+    return means
 
 
 def _check_baseline(shape: tuple[int, int, int], slots: int) -> None:

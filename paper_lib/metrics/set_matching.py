@@ -1,4 +1,7 @@
-"""Sets of predicted object properties against the true ones: average precision at a distance, and the loss under the best matching."""
+"""Sets of predicted object properties against the true ones.
+
+The loss and the accuracies are those under the best matching; average precision is the score.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,20 @@ SCENE_UNITS = 6.0  # positions in [0, 1] stand for [-3, 3]
 
 
 def average_precision(predictions: np.ndarray, targets: np.ndarray, threshold: float) -> float:
-    """Average precision, in [0, 1], of predictions (B, N, 19) against targets (B, N, 19), over all images together.
+    """Return the average precision, in [0, 1], over all images together.
 
-    A prediction is right if an object that is present has its size, material, shape and colour and lies less than `threshold` scene units
-    away (inf: at any finite distance), and if no more confident prediction has already found that object, the nearest such one.
-    Predictions are ranked by their last entry. Equal ones are left as numpy's default sort leaves them, as in the authors' code: with ties (saturated
-    confidences) the score depends on the order of the slots, and slightly on the processor, for which numpy picks its sort.
-    The precision at a recall is the best one at that recall or above. nan if no object is present.
+    predictions   (B, N, 19), ranked by their last entry, the confidence
+    targets       (B, N, 19), the last entry 1 for an object that is present and 0 otherwise
+    threshold     a distance in scene units, inf for any finite one
+
+    A prediction is right if an object that is present has its size, material, shape and colour and
+    lies less than `threshold` away, and if no more confident prediction has already found that
+    object, the nearest such one. The precision at a recall is the best one at that recall or above.
+    It is nan if no object is present.
+
+    Equal confidences are left as numpy's default sort leaves them, as in the authors' code: with
+    ties (saturated confidences) the score depends on the order of the slots, and slightly on the
+    processor, for which numpy picks its sort.
 
     Raises ValueError for other shapes, and for a threshold that is negative or nan.
 
@@ -40,52 +50,62 @@ def average_precision(predictions: np.ndarray, targets: np.ndarray, threshold: f
     if not present.any():
         return float("nan")
 
-    candidate = np.repeat(
-        present[:, None], predictions.shape[1], axis=1
-    )  # (B, predictions, targets)
-    for group in ATTRIBUTES.values():
-        candidate &= (
-            predictions[..., group].argmax(-1)[:, :, None]
-            == targets[..., group].argmax(-1)[:, None]
-        )
-    distance = SCENE_UNITS * np.linalg.norm(
-        predictions[:, :, None, :3] - targets[:, None, :, :3], axis=-1
-    )
-    distance = np.where(candidate, distance, np.inf)
-    found = (
-        distance.argmin(-1) + targets.shape[1] * np.arange(len(targets))[:, None]
-    ).ravel()  # one number an object of the batch
-    hit = (distance.min(-1) < threshold).ravel()
+    nearest, distance = _nearest_candidate(predictions, targets, present)
+    hit = (distance < threshold).ravel()
+    # the object that each prediction found, a number over the whole batch
+    found = (nearest + targets.shape[1] * np.arange(len(targets))[:, None]).ravel()
 
     ranking = np.argsort(predictions[..., -1].ravel())[::-1]
     hits = ranking[hit[ranking]]
+    _, first = np.unique(found[hits], return_index=True)  # the most confident hit of each object
     correct = np.zeros(len(ranking), dtype=bool)
-    correct[hits[np.unique(found[hits], return_index=True)[1]]] = True
+    correct[hits[first]] = True
     correct = correct[ranking]
     precision = correct.cumsum() / np.arange(1, len(correct) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(
-        envelope[correct].sum() / present.sum()
-    )  # each correct prediction raises the recall by one object
+    # each correct prediction raises the recall by one object
+    return float(envelope[correct].sum() / present.sum())
+
+
+def _nearest_candidate(
+    predictions: np.ndarray, targets: np.ndarray, present: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each prediction, the nearest target with all its attributes, and its distance.
+
+    Both are (B, predictions). The distance is in scene units, and inf where there is no target.
+    """
+    candidate = np.repeat(present[:, None], predictions.shape[1], axis=1)
+    for group in ATTRIBUTES.values():
+        said = predictions[..., group].argmax(-1)
+        true = targets[..., group].argmax(-1)
+        candidate &= said[:, :, None] == true[:, None]  # (B, predictions, targets)
+    offset = predictions[:, :, None, :3] - targets[:, None, :, :3]
+    distance = SCENE_UNITS * np.linalg.norm(offset, axis=-1)
+    distance = np.where(candidate, distance, np.inf)
+    return distance.argmin(-1), distance.min(-1)
 
 
 def hungarian_huber_loss(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Huber loss (delta 1) of predictions (B, N, 19) against targets (B, N, 19) under each image's cheapest one-to-one matching: a scalar.
+    """Return the Huber loss (delta 1) under each image's cheapest one-to-one matching, a scalar.
 
-    Averaged over the 19 properties, summed over the N matched pairs, averaged over the batch. Differentiable in the predictions, the matching held fixed.
-    nan if a prediction is nan. Raises ValueError for other shapes.
+    predictions and targets are (B, N, 19). The loss is averaged over the 19 properties, summed over
+    the N matched pairs and averaged over the batch. It is differentiable in the predictions, with
+    the matching held fixed, and nan if a prediction is nan. Raises ValueError for other shapes.
 
-    Source: Locatello et al. (2020), "Object-Centric Learning with Slot Attention"; Kuhn (1955) for the matching.
+    Source: Locatello et al. (2020), "Object-Centric Learning with Slot Attention"; Kuhn (1955) for
+    the matching.
     """
     _check(predictions, targets)
     return _huber(predictions, _matched(predictions, targets)).sum(1).mean()
 
 
 def matched_attributes(predictions: Tensor, targets: Tensor) -> dict[str, float]:
-    """How well predictions (B, N, 19) know the objects that are present in targets (B, N, 19), each by the prediction that the loss matches to it.
+    """Return how well each object is known by the prediction that the loss matches to it.
 
-    size_accuracy, material_accuracy, shape_accuracy, colour_accuracy: the share of objects for which the largest entry is the right one; position_error:
-    the mean distance in scene units. What the predictions' last entry says counts for nothing. nan if no object is present.
+    predictions and targets are (B, N, 19); objects that are not present, and the predictions' last
+    entries, count for nothing. size_accuracy, material_accuracy, shape_accuracy and
+    colour_accuracy are the share of objects for which the largest entry is the right one;
+    position_error is the mean distance in scene units. All are nan if no object is present.
 
     Raises ValueError for other shapes.
     """
@@ -93,47 +113,44 @@ def matched_attributes(predictions: Tensor, targets: Tensor) -> dict[str, float]
     matched = _matched(predictions, targets)
     present = matched[..., -1] > 0.5
     found, true = predictions[present], matched[present]
-    right = {
-        f"{name}_accuracy": (found[:, group].argmax(-1) == true[:, group].argmax(-1))
-        .double()
-        .mean()
-        .item()
-        for name, group in ATTRIBUTES.items()
-    }
-    return right | {
-        "position_error": SCENE_UNITS
-        * (found[:, :3] - true[:, :3]).norm(dim=-1).double().mean().item()
-    }
+    result = {}
+    for name, group in ATTRIBUTES.items():
+        right = found[:, group].argmax(-1) == true[:, group].argmax(-1)
+        result[f"{name}_accuracy"] = right.double().mean().item()
+    distance = (found[:, :3] - true[:, :3]).norm(dim=-1)
+    result["position_error"] = SCENE_UNITS * distance.double().mean().item()
+    return result
 
 
 @torch.no_grad()
 def _matched(predictions: Tensor, targets: Tensor) -> Tensor:
-    """The target (B, N, 19) of each prediction, under each image's cheapest one-to-one matching."""
-    from scipy.optimize import (
-        linear_sum_assignment,
-    )  # here, as it takes long to import, and most runs do without
+    """Return the target (B, N, 19) of each prediction under each image's cheapest matching."""
+    # imported here, as it takes long, and most runs do without
+    from scipy.optimize import linear_sum_assignment
 
-    # predictions that diverged are matched somehow, so that the loss shows it, where scipy would stop the run
-    cost = (
-        _huber(predictions[:, :, None], targets[:, None]).double().nan_to_num(nan=1e30, posinf=1e30)
-    )
-    match = torch.as_tensor(
-        np.stack([linear_sum_assignment(c)[1] for c in cost.cpu().numpy()]), device=targets.device
-    )
+    cost = _huber(predictions[:, :, None], targets[:, None]).double()
+    # predictions that diverged are matched somehow, so that the loss shows it, where scipy would
+    # stop the run
+    cost = cost.nan_to_num(nan=1e30, posinf=1e30).cpu().numpy()
+    columns = np.stack([linear_sum_assignment(image)[1] for image in cost])
+    match = torch.as_tensor(columns, device=targets.device)
     return targets.take_along_dim(match[..., None], dim=1)
 
 
 def _huber(predictions: Tensor, targets: Tensor) -> Tensor:
-    return F.huber_loss(*torch.broadcast_tensors(predictions, targets), reduction="none").mean(-1)
+    predictions, targets = torch.broadcast_tensors(predictions, targets)
+    return F.huber_loss(predictions, targets, reduction="none").mean(-1)
 
 
-def _check(predictions, targets):
+def _check(predictions, targets) -> None:
     for name, array in {"predictions": predictions, "targets": targets}.items():
         if array.ndim != 3 or array.shape[-1] != NUM_PROPERTIES or 0 in array.shape:
             raise ValueError(
-                f"{name} must have shape (batch, objects, {NUM_PROPERTIES}), none of them 0, not {tuple(array.shape)}"
+                f"{name} must have shape (batch, objects, {NUM_PROPERTIES}), none of them 0, "
+                f"not {tuple(array.shape)}"
             )
     if predictions.shape != targets.shape:
         raise ValueError(
-            f"predictions and targets must have the same shape, not {tuple(predictions.shape)} and {tuple(targets.shape)}"
+            "predictions and targets must have the same shape, "
+            f"not {tuple(predictions.shape)} and {tuple(targets.shape)}"
         )

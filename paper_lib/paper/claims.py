@@ -316,8 +316,13 @@ def sentence(row: dict) -> str:
 
 def exponent(curve: pd.Series) -> float:
     """Exponent of a power law fitted to the upper half (by logarithm) of a curve indexed by n: 0 is flat, 1 is linear."""
-    upper = curve[curve.index >= np.sqrt(curve.index[0] * curve.index[-1])]
-    return float(np.polyfit(np.log(upper.index), np.log(upper), 1)[0])
+    return log_log_slope(curve[curve.index >= np.sqrt(curve.index[0] * curve.index[-1])])
+
+
+def log_log_slope(curve: pd.Series) -> float:
+    """Return the least-squares slope of the curve's logarithm against that of its index."""
+    slope, _ = np.polyfit(np.log(curve.index.to_numpy(float)), np.log(curve.to_numpy()), 1)
+    return float(slope)
 
 
 def judge_complexity(method: str, what: str, value: float, flat: bool) -> dict:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from paper_lib.models import SLATE, SLATEConfig, SlotAttention, variant
+from paper_lib.system.device import synchronize
 from paper_lib.system.files import whole
 from paper_lib.system.progress import bar
 from paper_lib.training import parallel
@@ -153,8 +154,7 @@ def _seconds(module: SlotAttention, inputs: Tensor, slots: Tensor) -> dict[str, 
 
 def _now(tensor: Tensor) -> float:
     """Return the time, once the tensor's device has done all that was asked of it."""
-    if tensor.is_cuda:
-        torch.cuda.synchronize()
+    synchronize(tensor.device)
     return time.perf_counter()
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from paper_lib.metrics import foreground_ari, frechet, ignorant_scores, mean_iou, segments
+from paper_lib.metrics import frechet, ignorant_scores, mask_scores, segments
 from paper_lib.models import SLATE
 from paper_lib.system.files import whole
 from paper_lib.system.progress import bar
@@ -75,7 +75,7 @@ def measure(
 
     Columns are mse and mse_dvae, squared errors summed over pixels and channels, of the slots'
     reconstruction and of the dVAE's own, which is the floor; and where the data set has masks
-    mse_foreground, of the part on objects, and what `_mask_scores` scores.
+    mse_foreground, of the part on objects, and what `mask_scores` scores.
     The set's numbers are frechet and frechet_dvae; frechet_low and frechet_high, the 95% bootstrap
     interval over images, of the slots' images; frechet_dimension; and what masks score that know
     nothing (grid_foreground_ari, random_mean_iou ...).
@@ -107,7 +107,7 @@ def measure(
     final = _frechet(network, test.images[:count], pictures, floors)
     if test.masks is not None:
         masks = np.asarray(test.masks[:count])
-        final |= ignorant_scores(masks, config.model.num_slots, _mask_scores)
+        final |= ignorant_scores(masks, config.model.num_slots, mask_scores)
     table = pd.concat(rows, ignore_index=True)
     return table.rename_axis("image").reset_index(), final
 
@@ -116,24 +116,7 @@ def _on_objects(masks: np.ndarray, attn: Tensor, error: Tensor) -> dict[str, np.
     """Score masks (B, H, W) of instances, attn (B, N, K) and a squared error (B, H, W): (B,)."""
     found = segments(attn.numpy(), masks.shape[-1])
     foreground = (error.numpy() * (masks > 0)).sum((1, 2))
-    return {"mse_foreground": foreground, **_mask_scores(masks, found)}
-
-
-def _mask_scores(masks: np.ndarray, found: np.ndarray) -> dict[str, np.ndarray]:
-    """Score segments against true instances, both (B, H, W).
-
-    Returns foreground_ari, mean_iou and largest_share, the share of the foreground that one slot
-    holds, each (B,); nan for an image without foreground.
-    """
-    foreground = masks > 0
-    held = [((found == slot) & foreground).sum((1, 2)) for slot in range(found.max() + 1)]
-    with np.errstate(invalid="ignore"):
-        largest = np.max(held, axis=0) / foreground.sum((1, 2))
-    return {
-        "foreground_ari": foreground_ari(masks, found),
-        "mean_iou": mean_iou(masks, found),
-        "largest_share": largest,
-    }
+    return {"mse_foreground": foreground, **mask_scores(masks, found)}
 
 
 def _frechet(

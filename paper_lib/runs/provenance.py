@@ -9,16 +9,15 @@ from importlib.metadata import version
 import torch
 
 from paper_lib.runs.store import ROOT
-from paper_lib.system.machine import processor
+from paper_lib.system.device import device_name
 
 
 def provenance(config, device: str) -> dict:
     """Return the seed, machine, versions and commit of a run that starts now."""
     versions = {name: version(name) for name in ("torch", "numpy", "mitsuba")}
-    on_gpu = torch.device(device).type == "cuda"
     return {
         "seed": config.seed,
-        "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **versions},
         "commit": commit(),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paper_lib.fixed_point import Iteration
-from paper_lib.metrics import foreground_ari, ignorant_scores, mean_iou, segments
+from paper_lib.metrics import ignorant_scores, mask_scores, segments
 from paper_lib.models import AutoencoderConfig, SlotAttentionAutoEncoder
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.run import Job, TrainingRun
@@ -137,7 +137,7 @@ class AutoencoderTask(Task):
                 rows = self._scores(images, masks, num_slots=c.crowded.max_objects + 1)
                 final |= _by_objects(rows, masks, "crowded_")
         if self.test_masks is not None:
-            final |= ignorant_scores(self.test_masks, c.model.num_slots, _mask_scores)
+            final |= ignorant_scores(self.test_masks, c.model.num_slots, mask_scores)
         return {name: float(value) for name, value in final.items()}
 
     @torch.no_grad()
@@ -176,8 +176,8 @@ class AutoencoderTask(Task):
         num_slots: int | None = None,
         solver: Iteration | None = None,
     ) -> pd.DataFrame:
-        """Score every image, a row each: mse, foreground_ari, mean_iou, attn_foreground_ari and
-        attn_mean_iou; nan where an image has no objects."""
+        """Score every image, a row each: mse, what `mask_scores` scores of the decoder's masks and,
+        as attn_..., of slot attention's; nan where an image has no objects."""
         rows = []
         for k, image in enumerate(images.split(64)):
             noise = slot_noise(self.model.slot_attn, len(image), seed=k, num_slots=num_slots)
@@ -186,8 +186,8 @@ class AutoencoderTask(Task):
             scores = {"mse": error.mean((1, 2, 3)).double()}
             if masks is not None:
                 true = masks[64 * k : 64 * k + len(image)]
-                scores |= _mask_scores(true, out.masks.argmax(1).cpu().numpy())
-                attn = _mask_scores(true, segments(out.attn, image.shape[-1]))
+                scores |= mask_scores(true, out.masks.argmax(1).cpu().numpy())
+                attn = mask_scores(true, segments(out.attn, image.shape[-1]))
                 scores |= {f"attn_{name}": values for name, values in attn.items()}
             rows.append(pd.DataFrame(scores))
         return pd.concat(rows, ignore_index=True)
@@ -207,8 +207,3 @@ def _by_objects(rows: pd.DataFrame, masks: np.ndarray, prefix: str) -> dict[str,
         scores |= group.mean().add_prefix(prefix).add_suffix(f"_objects_{n}").to_dict()
         scores[f"{prefix}images_objects_{n}"] = len(group)
     return scores
-
-
-def _mask_scores(true: np.ndarray, found: np.ndarray) -> dict[str, np.ndarray]:
-    """Score segments against true instances, both (B, H, W): two scores (B,)."""
-    return {"foreground_ari": foreground_ari(true, found), "mean_iou": mean_iou(true, found)}

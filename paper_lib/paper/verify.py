@@ -1,0 +1,106 @@
+"""`make verify`: the first steps of some committed runs, trained again here, against their curves.
+
+    python -m paper_lib.paper.verify --steps 1000 --jobs 2
+
+A run that is trained again on the machine that made it gives the same numbers; elsewhere products
+are summed in another order, and curves drift apart as those of other seeds do. So the validation
+cross entropy is compared at every evaluation: it must lie within the range of the stored seeds,
+widened by a twentieth of their mean on either side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from paper_lib.paper import parameters
+from paper_lib.paper.evidence import evidence
+from paper_lib.runs import RunResult, folder_of, get, run_id
+
+MARGIN = 0.05
+METRIC = "val_cross_entropy"
+
+
+def compare(again: pd.Series, stored: dict[int, pd.Series]) -> pd.DataFrame:
+    """Compare a curve with those of the stored seeds, all indexed by step.
+
+    Returns a row for each step that they share: again, low and high (the range that it should lie
+    in), and whether it does.
+    """
+    table = pd.concat(stored, axis=1).dropna()
+    mean = table.mean(axis=1)
+    rows = pd.DataFrame(
+        {
+            "again": again,
+            "low": table.min(axis=1) - MARGIN * mean,
+            "high": table.max(axis=1) + MARGIN * mean,
+        }
+    ).dropna()
+    return rows.assign(within=rows["again"].between(rows["low"], rows["high"]))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m paper_lib.paper.verify",
+        description="Train the first steps of committed runs again, and compare.",
+    )
+    parser.add_argument("--steps", type=int, default=1_000, help="how far")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
+    parser.add_argument("--group", default="flagship", help="of docs/protocol.md")
+    given = parser.parse_args(arguments)
+    groups = evidence(parameters.check("cpu"))
+    if given.group not in groups:
+        parser.error(f"no group {given.group!r}; there are {', '.join(groups)}")
+    configs = [c for c in groups[given.group] if _is_stored(c)]
+    if not configs:
+        parser.error(f"no run of {given.group!r} is stored: nothing to compare with")
+    first = [config for config in configs if config.seed == configs[0].seed]
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(given.jobs) as pool:
+        jobs = [
+            pool.submit(_train, config, given.steps, folder, folder_of(run_id(config.dvae), "cpu"))
+            for config in first
+        ]
+        curves = [job.result() for job in jobs]
+    faults = 0
+    for config, curve in zip(first, curves):
+        same = [c for c in configs if replace(c, seed=config.seed) == config]
+        stored = {c.seed: _curve(RunResult.load(c, folder_of(run_id(c), "cpu"))) for c in same}
+        table = compare(curve, stored)
+        faults += int((~table["within"]).sum())
+        print(f"\n{run_id(config)}, against {len(stored)} stored seeds")
+        print(table.to_string(float_format=lambda value: f"{value:.1f}"))
+    verdict = "as stored" if not faults else f"{faults} evaluations outside the stored range"
+    print(f"\n{len(first)} runs, the first {given.steps:,} steps of each: {verdict}")
+    return 1 if faults else 0
+
+
+def _train(config, steps: int, folder: str, dvae: Path) -> pd.Series:
+    """Train a shortened run in a folder of its own, on the stored dVAE, and return its curve."""
+    os.environ["PAPER_RESULTS"] = folder
+    copy = folder_of(dvae.name, "cpu")
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        copy.symlink_to(dvae.resolve())
+    training = replace(config.training, steps=steps)
+    short = replace(config, training=training, regenerate_images=1, sample_images=1)
+    return _curve(get(short, parameters.check("cpu", if_missing="train")))
+
+
+def _curve(result: RunResult) -> pd.Series:
+    return result.metrics.set_index("step")[METRIC].dropna()
+
+
+def _is_stored(config) -> bool:
+    return (folder_of(run_id(config), "cpu") / "summary.json").exists()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
