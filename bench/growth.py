@@ -13,8 +13,8 @@ from bench.report import Report, how_timed
 from bench.timing import Seconds, alternate, compare
 from bench.training_step import SMALL, TINY, Step, our_step
 from paper_lib.models import SLATEConfig
-from paper_lib.paper import plots
-from paper_lib.paper.claims import log_log_slope
+from paper_lib.paper import plots, styles
+from paper_lib.paper.statistics import log_log_slope
 
 Axes = dict[str, tuple[str | None, tuple[int, ...]]]
 
@@ -112,7 +112,7 @@ def _draw(curves: dict[tuple[str, str], pd.Series], axes: Axes) -> Figure:
     fig, panels = plots.figure(1, len(axes), height=2.2, sharey=True)
     for ax, (axis, (_, values)) in zip(panels, axes.items()):
         for method in METHODS:
-            plots.line(ax, method, curves[axis, method], plots.name(method))
+            plots.line(ax, method, curves[axis, method], styles.name(method))
         ax.set(xscale="log", yscale="log", xlabel=axis)
         ax.set_xticks(values, [str(value) for value in values])
         ax.minorticks_off()

@@ -1,30 +1,28 @@
 """How fast and how clean the generators are: `python -m bench.renderer` prints a table.
 
-It also writes results/bench/data.md. Speed is measured through `load`, the start of its processes
-included, with one worker and with one for each core, in a temporary folder. Noise is the standard
-deviation, over pixels and channels, of the difference between two renders of one scene that differ
-only in the sampler's seed; values in [0, 1] after the conversion to 8 bits; pooled over scenes, and
-of the worst one.
+It also writes results/bench/data.md. Speed is measured through `load`, in a process of its own that
+starts and ends with it, with one worker and with one for each core, in a temporary folder. Noise is
+the standard deviation, over pixels and channels, of the difference between two renders of one scene
+that differ only in the sampler's seed; values in [0, 1] after the conversion to 8 bits; pooled over
+scenes, and of the worst one.
 """
 
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from bench.report import provenance
-from paper_lib.data.generators import clevr as clevr_mirror
-from paper_lib.data.generators import clevr_renderer as render
-from paper_lib.data.generators import shapestacks
-from paper_lib.data.generators import shapestacks_renderer as render_stacks
+from paper_lib.data.generators import clevr_renderer, shapestacks_renderer
 from paper_lib.data.generators.clevr_scenes import sample_scene
 from paper_lib.data.generators.shapestacks_scenes import sample_stack
-from paper_lib.runs import results_root
+from paper_lib.runs import ROOT, results_root
 from paper_lib.system.files import whole
 from paper_lib.system.machine import cores
 
@@ -32,16 +30,16 @@ SIZE, IMAGES_PER_WORKER, SCENES = 64, 90, 40
 
 
 def main() -> None:
-    # name, loader, samples per pixel, renderer of one image
+    # name, samples per pixel, renderer of one image
     generators = [
-        ("clevr_mirror", clevr_mirror.load, render.DEFAULT_SAMPLES_PER_PIXEL, _clevr),
-        ("shapestacks", shapestacks.load, render_stacks.DEFAULT_SAMPLES_PER_PIXEL, _stack),
+        ("clevr_mirror", clevr_renderer.DEFAULT_SAMPLES_PER_PIXEL, _clevr),
+        ("shapestacks", shapestacks_renderer.DEFAULT_SAMPLES_PER_PIXEL, _stack),
     ]
     rows = []
-    for name, load, samples, draw in generators:
+    for name, samples, draw in generators:
         pooled, worst = noise(draw)
         for workers in sorted({1, cores()}):
-            rate, cpu = speed(load, workers)
+            rate, cpu = speed(name, workers)
             rows.append(
                 f"| {name} | {samples} | {workers} | {rate:.1f} | {1000 * cpu:.0f} "
                 f"| {pooled:.4f} | {worst:.4f} |"
@@ -75,22 +73,24 @@ def main() -> None:
 
 
 def _clevr(index: int, seed: int) -> np.ndarray:
-    image, _ = render.render(sample_scene(0, index), SIZE, seed=seed)
+    image, _ = clevr_renderer.render(sample_scene(0, index), SIZE, seed=seed)
     return image
 
 
 def _stack(index: int, seed: int) -> np.ndarray:
-    image, _ = render_stacks.render_stack(sample_stack(0, index), SIZE, seed=seed)
+    image, _ = shapestacks_renderer.render_stack(sample_stack(0, index), SIZE, seed=seed)
     return image
 
 
-def speed(load: Callable, workers: int) -> tuple[float, float]:
-    """Return images per second of wall time, and the workers' processor seconds for each image."""
+def speed(name: str, workers: int) -> tuple[float, float]:
+    """Return images per second of wall time, and seconds of processor time for each image."""
     count = IMAGES_PER_WORKER * workers
     with tempfile.TemporaryDirectory() as root:
+        settings = {"root": root, "max_items": count, "num_scenes": 2 * count, "workers": workers}
+        call = f"from paper_lib.data import load; load({name!r}, 'train', {SIZE}, **{settings!r})"
         start = time.perf_counter()
         cpu = _cpu_of_children()
-        load(Path(root), "train", SIZE, count, num_scenes=2 * count, workers=workers)
+        subprocess.run([sys.executable, "-c", call], cwd=ROOT, check=True)
         seconds = time.perf_counter() - start
         return count / seconds, (_cpu_of_children() - cpu) / count
 

@@ -30,7 +30,7 @@ from bench import (
 from bench.apart import Apart
 from paper_lib.models import SLATE
 from paper_lib.models.fast.causal_attention import causal_attention
-from paper_lib.paper.claims import log_log_slope
+from paper_lib.paper.statistics import log_log_slope
 
 
 def tables(text: str) -> list[pd.DataFrame]:

@@ -10,7 +10,7 @@ from paper_lib import data
 from paper_lib.data.generators.photos import PHOTOGRAPHS
 from paper_lib.metrics import frechet
 from paper_lib.models import VARIANTS
-from paper_lib.paper import captions, figures, parameters, plots, profiles
+from paper_lib.paper import captions, evidence, figures, parameters, profiles, styles
 from paper_lib.paper.figures import NOTEBOOKS, every_config
 from paper_lib.paper.profiles import PROFILES
 from paper_lib.runs import with_needs
@@ -258,6 +258,35 @@ def test_precisions_differ_in_the_precision(profile):
 
 
 @every_profile
+def test_the_flagship_is_the_pair_at_the_largest_scale(profile):
+    given = GIVEN[profile]
+    groups, pair = figures.flagship(given), figures.vanilla_and_implicit(given)
+    if profile != "cpu":
+        assert groups == pair
+        return
+    for config, other in paired(groups["vanilla"], groups["IN"]):
+        assert differ(config, other) == {"model.variant"}
+        assert config.model.image_size == 64
+    words = captions.caption(given, *every_config(groups))
+    assert profiles.SCALES["cpu flagship"] in words
+    assert PROFILES["cpu"] not in words
+
+
+def test_the_runs_of_the_protocol_differ_in_what_they_are_for():
+    groups = evidence.evidence(GIVEN["cpu"])
+    for name, configs in groups.items():
+        assert len(set(configs)) == len(configs)
+        assert len({config.seed for config in configs}) >= 3
+        usual = groups["flagship" if name.startswith("flagship") else "pair"][0]
+        for config, other in zip(configs, configs[1:]):
+            assert differ(config, other) <= {"model.variant", "seed"}, name
+        if name in ("without clipping", "without warm-up", "without decay"):
+            assert len(differ(configs[0], usual)) == 1, name
+    everything = [config for configs in groups.values() for config in configs]
+    assert set(everything) <= set(figures.all_runs(GIVEN["cpu"]))
+
+
+@every_profile
 def test_one_iteration_beside_the_pair(profile):
     given = GIVEN[profile]
     groups, pair = figures.one_iteration(given), figures.vanilla_and_implicit(given)
@@ -266,7 +295,7 @@ def test_one_iteration_beside_the_pair(profile):
         assert differ(one, usual) == {"model.num_iterations"}, "it is as long as the pair, too"
         assert one.model.num_iterations == 1
     for name in groups:
-        assert name.split(",")[0] in plots.COLOURS
+        assert name.split(",")[0] in styles.STYLES
 
 
 @every_profile

@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from paper_lib.data.generators import photos
-
-SPLITS = ("train", "validation", "test")
+from paper_lib.data.splits import SPLITS
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +21,8 @@ def test_no_photograph_is_in_two_splits(parts):
     }
     for split, part in parts.items():
         assert shown[split] == set(part["source"]["photographs"][split])
-    assert (
-        sum(len(names) for names in shown.values())
-        == len(set.union(*shown.values()))
-        == parts["train"]["source"]["number_of_photographs"]
-    )
+    count = parts["train"]["source"]["number_of_photographs"]
+    assert sum(len(names) for names in shown.values()) == len(set.union(*shown.values())) == count
     assert len({(p.package, p.path) for p in photos.PHOTOGRAPHS}) == len(photos.PHOTOGRAPHS)
 
 
@@ -50,12 +46,9 @@ def test_a_crop_depends_on_seed_and_index_alone(parts, tmp_path):
 
 def test_a_crop_shows_the_same_at_every_size():
     for index in range(14):
-        small = photos.crop(0, index, 24).astype(float)
-        reduced = np.asarray(
-            Image.fromarray(photos.crop(0, index, 96)).resize((24, 24), Image.Resampling.BICUBIC),
-            dtype=float,
-        )
-        assert np.abs(small - reduced).mean() < 6
+        small, large = photos.crop(0, index, 24), Image.fromarray(photos.crop(0, index, 96))
+        reduced = np.asarray(large.resize((24, 24), Image.Resampling.BICUBIC))
+        assert np.abs(small.astype(float) - reduced).mean() < 6
 
 
 def test_crops_lie_inside_the_photograph():

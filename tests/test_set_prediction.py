@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from paper_lib import runs
-from paper_lib.data.generators import clevr_scenes as clevr
+from paper_lib.data import clevr_format as clevr
 from paper_lib.fixed_point import Iteration, Unrolled
 from paper_lib.metrics import average_precision
 from paper_lib.metrics.set_matching import ATTRIBUTES, SCENE_UNITS
@@ -187,7 +187,7 @@ def test_more_iterations_and_slots_at_test_time(choice):
 )
 def test_the_columns_are_what_the_scores_read(shape, size, material, colour):
     item = clevr.Object(shape, size, material, colour, (-3.0, 1.5, 0.35), 0.0)
-    row = clevr.properties(clevr.Scene((item,), None, ()), 3)
+    row = clevr.properties((item,), 3)
     assert row.shape == (3, 19) and (row[1:] == 0).all() and row[0, 18] == 1
     np.testing.assert_allclose(SCENE_UNITS * row[0, :3] - 3, item.position, atol=1e-6)
     order = {

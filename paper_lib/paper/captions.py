@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paper_lib.paper.parameters import Parameters
-from paper_lib.paper.profiles import LOCATELLO_SCALES, PROFILES, slate
+from paper_lib.paper.profiles import LOCATELLO_SCALES, scale_of, slate
 
 _SOURCES = {
     ("clevr_mirror", "generator"): "Generated CLEVR-Mirror scenes, not the authors' files.",
@@ -29,10 +29,13 @@ def caption(given: Parameters, *configs) -> str:
         name, door = config.data.name, config.data.door
         sources.append(_SOURCES.get((name, door), f"{name}, the authors' files."))
     steps = sorted({config.training.steps for config in configs})
-    scales = PROFILES if configs[0].kind == "slate" else LOCATELLO_SCALES
+    if configs[0].kind == "slate":
+        scales = [scale_of(given, config) for config in configs]
+    else:
+        scales = [LOCATELLO_SCALES[given.profile]]
     text = " ".join(dict.fromkeys(sources))
     text += f" {' or '.join(f'{n:,}' for n in steps)} training steps."
-    text += f" Scale ({given.profile}): {scales[given.profile]}."
+    text += f" Scale ({given.profile}): {'; and '.join(dict.fromkeys(scales))}."
     if given.overrides:
         changes = ", ".join(f"{name} = {value}" for name, value in given.overrides.items())
         text += f" Overridden: {changes}."

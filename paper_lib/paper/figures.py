@@ -37,6 +37,15 @@ def vanilla_and_implicit(given: Parameters) -> dict[str, list[SLATERunConfig]]:
     return {method: [slate(given, method, seed) for seed in given.seeds] for method in METHODS}
 
 
+def flagship(given: Parameters) -> dict[str, list[SLATERunConfig]]:
+    """Return the pair at the profile's largest scale: method -> runs. Where a profile has only one,
+    it is `vanilla_and_implicit`."""
+    return {
+        method: [slate(given, method, seed, scale="flagship") for seed in given.seeds]
+        for method in METHODS
+    }
+
+
 def solvers(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
     """Fig. 3b: how runs are trained -> variant -> runs.
 

@@ -1,4 +1,4 @@
-"""One style for all figures: one colour per method, seeds as bands, a caption that says the scale, PNG and PDF."""
+"""One look for all figures: seeds as bands, a caption that says the scale, PNG and PDF."""
 
 from __future__ import annotations
 
@@ -7,211 +7,103 @@ import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
 from paper_lib.paper.captions import caption as caption_of
-from paper_lib.runs import ROOT, RunResult, results_root
+from paper_lib.paper.styles import name, style
+from paper_lib.runs import ROOT
 from paper_lib.system.files import whole
 
-# The paper's colours: vanilla red, implicit blue. Lightness, line style and marker differ too, so that the curves can be told apart in grey.
-COLOURS = {
-    "vanilla": "#d62728",
-    "IN": "#1f4e9c",
-    "BN": "#56a0d3",
-    "BB": "#2e8b57",
-    "IB": "#c58b1a",
-    "AN": "#8a5fbf",
-    "AA": "#6b6b6b",
-}
-LINES = {
-    "vanilla": "--",
-    "IN": "-",
-    "BN": "-.",
-    "BB": (0, (5, 1)),
-    "IB": ":",
-    "AN": (0, (3, 1, 1, 1)),
-    "AA": (0, (1, 1)),
-}
-MARKERS = {"vanilla": "s", "IN": "o", "BN": "^", "BB": "v", "IB": "D", "AN": "P", "AA": "X"}
-NAMES = {"vanilla": "vanilla", "IN": "implicit (IN)"}
-
 WIDTH = 6.75  # inches: the text width of a two-column paper
+CAPTION_CHARACTERS = 145  # a line of the caption, at its font size
 
-
-def use_style() -> None:
-    """Fonts and lines for print at the text width."""
-    sns.set_theme(context="paper", style="ticks")
-    plt.rcParams.update({
-        "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 8, "axes.titleweight": "bold", "axes.labelsize": 7.5,
-        "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "legend.frameon": False, "lines.linewidth": 1.4,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "xtick.major.width": 0.8, "ytick.major.width": 0.8,
-        "xtick.major.size": 3, "ytick.major.size": 3, "figure.dpi": 130, "savefig.dpi": 200, "pdf.fonttype": 42,
-    })  # fmt: skip
+# Fonts and lines for print at the text width.
+_RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "xtick.major.width": 0.8,
+    "ytick.major.width": 0.8,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "figure.dpi": 130,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+}
 
 
 def figure(rows: int = 1, columns: int = 1, height: float = 2.4, **kwargs):
-    """A figure of the text width in the common style, and its axes."""
-    use_style()
+    """Return a figure of the text width in the common style, and its axes.
+
+    `height` is in inches; `kwargs` are those of `plt.subplots`.
+    """
+    sns.set_theme(context="paper", style="ticks")
+    plt.rcParams.update(_RC)
     return plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **kwargs)
 
 
-def name(method: str) -> str:
-    """A method as legends and tables call it."""
-    return NAMES.get(method, method)
-
-
-def curves(runs: list[RunResult], column: str) -> pd.DataFrame:
-    """A metric over training: index step, one column a seed; rows where it was logged. A diverged run ends where it diverged."""
-    columns = {}
-    for run in runs:
-        metrics = run.metrics.set_index("step")
-        columns[run.config.seed] = (
-            metrics[column].dropna() if column in metrics else pd.Series(dtype=float)
-        )  # it diverged before its first evaluation
-    return pd.concat(columns, axis=1)
+# ---- what is drawn into axes ----
 
 
 def band(ax, method: str, values: pd.DataFrame, label: str | None = None, **kwargs) -> None:
-    """Mean over seeds (columns) as a line, their range as a band, with the number of seeds in the legend; a cross where a seed's curve ends early."""
-    seeds = values.shape[1]
-    text = f"{label or name(method)}, {seeds} seed{'s' if seeds > 1 else ''}"
-    style = {"color": COLOURS[method], "linestyle": LINES[method]} | kwargs
-    ax.plot(values.index, values.mean(axis=1), label=text, **style)
-    if seeds > 1:
-        ax.fill_between(
-            values.index,
-            values.min(axis=1),
-            values.max(axis=1),
-            color=style["color"],
-            alpha=0.18,
-            linewidth=0,
-        )
+    """Draw the mean over seeds as a line and their range as a band, in the method's style.
+
+    values   index step, one column a seed; a cross marks where a seed's curve ends early
+    label    stands in the legend, with the number of seeds; the method's name unless given
+    kwargs   are those of `ax.plot`, and replace the method's style
+    """
+    drawn = {"color": style(method).colour, "linestyle": style(method).line} | kwargs
+    text = f"{label or name(method)}, {count_of_seeds(values)}"
+    ax.plot(values.index, values.mean(axis=1), label=text, **drawn)
+    if values.shape[1] > 1:
+        low, high = values.min(axis=1), values.max(axis=1)
+        ax.fill_between(values.index, low, high, color=drawn["color"], alpha=0.18, linewidth=0)
     for seed in values:
-        mark_divergence(
-            ax, values[seed], style["color"], f"{name(method)}, seed {seed}: diverged here"
-        )
+        what = f"{name(method)}, seed {seed}: diverged here"
+        mark_divergence(ax, values[seed], drawn["color"], what)
+
+
+def count_of_seeds(values: pd.DataFrame) -> str:
+    """Return "1 seed" or "3 seeds", for curves with one column a seed."""
+    count = values.shape[1]
+    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def mark_divergence(ax, values: pd.Series, colour, label: str | None = None) -> None:
-    """A cross where a curve ends before its index does."""
+    """Draw a cross where a curve ends before its index does."""
     curve = values.dropna()
     if len(curve) and curve.index[-1] < values.index[-1]:
         ax.plot(curve.index[-1], curve.iloc[-1], "x", color=colour, markersize=7, label=label)
 
 
-def shades(count: int) -> list:
-    """So many colours from light to dark, for an ordered parameter."""
-    return sns.color_palette("viridis_r", count)
-
-
-def tones(methods: list[str]) -> list:
-    """A colour for each entry: where a method comes more than once, its colour from light to dark, for an ordered parameter within it."""
-    ladder = {
-        method: iter(sns.light_palette(COLOURS[method], methods.count(method) + 1)[1:])
-        for method in methods
+def line(ax, method: str, values: pd.Series, label: str | None = None, **kwargs) -> None:
+    """Draw one curve with markers, in the method's style; `kwargs` of `ax.plot` replace it."""
+    drawn = {
+        "color": style(method).colour,
+        "linestyle": style(method).line,
+        "marker": style(method).marker,
+        "markersize": 3.5,
     }
-    return [next(ladder[method]) for method in methods]
-
-
-def steps_axis(ax) -> None:
-    """A training-step axis: thousands with a comma, few ticks."""
-    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-    ax.set_xlabel("training step")
-    ax.set_xlim(left=0)
-
-
-def pictures(ax, images: np.ndarray | None, title: str, first: int = 10) -> None:
-    """The first uint8 images (n, H, W, 3) side by side, without smoothing; None (a run that has no pictures) leaves the row empty."""
-    ax.set_xticks([]), ax.set_yticks([])
-    ax.spines[:].set_visible(False)
-    ax.set_ylabel(title, rotation=0, ha="right", va="center")
-    if images is not None:
-        padded = np.pad(images[:first], ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
-        n, height, width, _ = padded.shape
-        ax.imshow(
-            padded.transpose(1, 0, 2, 3).reshape(height, n * width, 3), interpolation="nearest"
-        )
-
-
-def figures_root() -> Path:
-    """figures/ in the project, or where the environment variable PAPER_FIGURES says."""
-    return Path(os.environ.get("PAPER_FIGURES", ROOT / "figures"))
-
-
-def save(fig, notebook: str, setting, part: str = "", caption: str | None = None) -> None:
-    """Write figures/<profile>/<notebook>[_part].png and .pdf (or figures/<profile>/custom/, see Setting.folder).
-
-    Under the figure stands the setting's caption line, which says its scale and its data.
-    """
-    text = "\n".join(textwrap.wrap(caption or caption_of(setting), 145))
-    fig.supxlabel(text, fontsize=6, color="0.35", x=0.01, ha="left")
-    for ax in fig.axes:
-        _plain_log_axis(ax)
-    stem = figures_root() / setting.folder / "_".join(filter(None, [notebook, part]))
-    for suffix in (".png", ".pdf"):
-        with whole(stem.with_suffix(suffix)) as temporary:
-            # without a date in the file, the same figure is the same bytes
-            fig.savefig(temporary, metadata={"CreationDate": None} if suffix == ".pdf" else None)
-
-
-def _plain_log_axis(ax) -> None:
-    """Logarithmic axes over less than two decades get plain numbers at 1, 2 and 5; a y axis over a factor of less than three becomes linear."""
-    for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
-        fixed = isinstance(axis.get_major_locator(), FixedLocator)
-        if axis.get_scale() != "log" or fixed or limits[1] / limits[0] > 100:
-            continue
-        if axis is ax.yaxis and limits[1] / limits[0] < 3:
-            ax.set_yscale("linear")
-            continue
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.set_minor_formatter(NullFormatter())
-
-
-def tables_root() -> Path:
-    """Where the results are, or where the environment variable PAPER_TABLES says."""
-    return Path(os.environ.get("PAPER_TABLES", results_root()))
-
-
-def save_table(table: pd.DataFrame, notebook: str, setting, part: str = "") -> pd.DataFrame:
-    """Write results/<profile>/tables/<notebook>[_part].csv, .md and .tex; returns the table for the notebook to show."""
-    stem = tables_root() / setting.folder / "tables" / "_".join(filter(None, [notebook, part]))
-    content = {
-        ".csv": table.to_csv(index=False),
-        ".md": table.to_markdown(index=False) + "\n",
-        ".tex": table.to_latex(index=False, escape=True),
-    }
-    for suffix, text in content.items():
-        with whole(stem.with_suffix(suffix)) as temporary:
-            temporary.write_text(text)
-    return table
-
-
-def mean_and_range(values: pd.Series) -> str:
-    """Such as 51.6 [50.9, 52.8]; the mean alone for a single seed."""
-    low, mean, high = (f"{v:.3g}" for v in (values.min(), values.mean(), values.max()))
-    return f"{mean} [{low}, {high}]" if len(values) > 1 else mean
-
-
-def line(ax, method: str, values: pd.Series, label: str) -> None:
-    """One curve with markers, in the method's colour."""
-    ax.plot(
-        values.index,
-        values,
-        color=COLOURS[method],
-        linestyle=LINES[method],
-        marker=MARKERS[method],
-        markersize=3.5,
-        label=label,
-    )
+    ax.plot(values.index, values, label=label, **(drawn | kwargs))
 
 
 def spread(ax, table: pd.DataFrame, group: str, column: str, colours: list[str]) -> None:
-    """A row for each group (top to bottom as they come in the table): a dot for each table row, and a bar at their median."""
+    """Draw a row for each group, top to bottom as they come in the table.
+
+    A row has a dot for each of the group's values in the column, and a bar at their median.
+    """
     sns.stripplot(
         table,
         y=group,
@@ -229,10 +121,16 @@ def spread(ax, table: pd.DataFrame, group: str, column: str, colours: list[str])
     ax.set_ylabel("")
 
 
+def mark_value(ax, value: float) -> None:
+    """Draw a dotted vertical line at a value to compare with, such as the dVAE's floor."""
+    ax.axvline(value, color="0.5", linestyle=":", linewidth=1)
+
+
 def colour_bars(ax, shares: dict[str, dict[str, float]]) -> None:
-    """Bars in the objects' own colours, a group a data set: data set -> colour -> share."""
-    left, ticks = 0, []
-    for name, by_colour in shares.items():
+    """Draw bars in the objects' own colours, a group a data set: data set -> colour -> share."""
+    left = 0
+    middles = []
+    for by_colour in shares.values():
         ax.bar(
             range(left, left + len(by_colour)),
             list(by_colour.values()),
@@ -240,6 +138,63 @@ def colour_bars(ax, shares: dict[str, dict[str, float]]) -> None:
             edgecolor="0.3",
             linewidth=0.5,
         )
-        ticks.append((left + (len(by_colour) - 1) / 2, name))
+        middles.append(left + (len(by_colour) - 1) / 2)
         left += len(by_colour) + 1
-    ax.set_xticks([x for x, _ in ticks], [name for _, name in ticks])
+    ax.set_xticks(middles, list(shares))
+
+
+def steps_axis(ax) -> None:
+    """Make the x axis one of training steps: thousands with a comma, few ticks."""
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    ax.set_xlabel("training step")
+    ax.set_xlim(left=0)
+
+
+def legend_above(fig, ax, columns: int) -> None:
+    """Put the legend of these axes above the whole figure."""
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
+
+
+# ---- saving ----
+
+
+def figures_root() -> Path:
+    """Return figures/ in the project, or what the environment variable PAPER_FIGURES names."""
+    return Path(os.environ.get("PAPER_FIGURES", ROOT / "figures"))
+
+
+def save(fig, notebook: str, given, part: str = "", caption: str | None = None) -> None:
+    """Write figures/<profile>/<notebook>[_part].png and .pdf.
+
+    given     the notebook's `Parameters`, whose `folder` stands for <profile>
+    caption   stands under the figure; unless given, it says the scale and the data of the pair that
+              most figures compare
+    """
+    text = "\n".join(textwrap.wrap(caption or caption_of(given), CAPTION_CHARACTERS))
+    fig.supxlabel(text, fontsize=6, color="0.35", x=0.01, ha="left")
+    for ax in fig.axes:
+        _plain_log_axis(ax)
+    stem = figures_root() / given.folder / "_".join(filter(None, [notebook, part]))
+    for suffix in (".png", ".pdf"):
+        # without a date in the file, the same figure is the same bytes
+        metadata = {"CreationDate": None} if suffix == ".pdf" else None
+        with whole(stem.with_suffix(suffix)) as temporary:
+            fig.savefig(temporary, metadata=metadata)
+
+
+def _plain_log_axis(ax) -> None:
+    """Give logarithmic axes over less than two decades plain numbers, at 1, 2 and 5.
+
+    A y axis over a factor of less than three becomes linear.
+    """
+    for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+        fixed = isinstance(axis.get_major_locator(), FixedLocator)
+        if axis.get_scale() != "log" or fixed or high / low > 100:
+            continue
+        if axis is ax.yaxis and high / low < 3:
+            ax.set_yscale("linear")
+            continue
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(NullFormatter())

@@ -29,6 +29,13 @@ PROFILES = {
     "cpu": "32x32 on a frozen dVAE, not the paper's 64x64 or 96x96 and 250,000 steps",
     "paper": "the paper's, dVAE trained jointly",
 }
+# Of the scales that replace the cpu profile's own: see docs/protocol.md.
+SCALES = {
+    "cpu flagship": "64x64, 3 or 4 objects seen from close by, on a frozen dVAE, in bfloat16; not "
+    "the paper's smaller and more numerous objects and 250,000 steps",
+    "cpu sweep": "32x32, 3 or 4 objects seen from close by, on a frozen dVAE; not the paper's "
+    "64x64 and 250,000 steps",
+}
 # The same for Locatello et al.'s models, which have no dVAE.
 LOCATELLO_SCALES = {
     "smoke": PROFILES["smoke"],
@@ -300,6 +307,16 @@ def _of_dvae(changes: dict) -> dict:
         elif path.startswith("dvae."):
             followed[path] = value
     return followed
+
+
+def scale_of(given, config: SLATERunConfig) -> str:
+    """Return the words for the scale of a SLATE run, for captions."""
+    for name, words in SCALES.items():
+        of = _SLATE[name]
+        sizes = config.model.image_size, config.data.view
+        if given.profile == name.split()[0] and sizes == (of.model.image_size, of.data.view):
+            return words
+    return PROFILES[given.profile]
 
 
 def with_tricks(given, variant: str, seed: int, **changes) -> SLATERunConfig:

@@ -8,8 +8,6 @@ import time
 from functools import cache
 from pathlib import Path
 
-import torch
-
 
 def processor() -> str:
     """Return the processor's model name, such as "AMD EPYC".
@@ -39,6 +37,8 @@ def bfloat16_gain() -> float:
 
     It is measured, once in a process. Without an instruction for it the gain is below 0.1.
     """
+    import torch  # here, so that processes which only count cores start without it
+
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.ones(256, 256, dtype=dtype)

@@ -1,7 +1,8 @@
-"""Crops of real photographs, where COCO is not at hand: those that scikit-image and scikit-learn ship inside their packages.
+"""Crops of real photographs, where COCO is not at hand.
 
-Only a handful of photographs, so whatever a model does with them shows that it runs, and nothing about natural images. Not COCO, and never
-to be called so.
+The photographs are those that scikit-image and scikit-learn ship inside their packages: only a
+handful, so that whatever a model does with them shows that it runs, and nothing about natural
+images. They are not COCO, and never to be called so.
 """
 
 import functools
@@ -13,20 +14,23 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from paper_lib.data.generators import generated
+from paper_lib.data.generators import recipe
+from paper_lib.data.splits import SPLITS
 
-GENERATOR_VERSION = "1"  # raise it with every change that changes a crop or a split
+# To be raised with every change that changes a crop or a split.
+GENERATOR_VERSION = "1"
 NUM_CROPS = 10_000
-SPLITS = ("train", "validation", "test")
 SCALES = (0.4, 1.0)  # side of a crop, as a share of the photograph's shorter side
 
 
 @dataclass(frozen=True)
 class Photograph:
+    """A photograph is a file inside an installed package, and shown in one split."""
+
     name: str
     split: str
     package: str
-    path: str  # inside the package
+    path: str
     licence: str
 
 
@@ -65,9 +69,9 @@ PHOTOGRAPHS = (
 )
 
 
-@dataclass(frozen=True)
-class Settings(generated.Recipe):
-    """All that the crops depend on; see `load`."""
+@dataclass(frozen=True, kw_only=True)
+class Settings(recipe.Recipe):
+    """The settings are all that the crops depend on; see `load`."""
 
     data_set: ClassVar[str] = "photos"
     version: ClassVar[str] = GENERATOR_VERSION
@@ -79,7 +83,8 @@ class Settings(generated.Recipe):
     def __post_init__(self):
         if self.size < 1 or self.seed < 0 or self.num_crops < len(PHOTOGRAPHS):
             raise ValueError(
-                f"size must be at least 1, seed at least 0, and num_crops at least {len(PHOTOGRAPHS)} (one of each photograph), got {self}"
+                "size must be at least 1, seed at least 0, and num_crops at least "
+                f"{len(PHOTOGRAPHS)} (one of each photograph), got {self}"
             )
 
     @property
@@ -97,7 +102,7 @@ class Settings(generated.Recipe):
         return {"images": crop(self.seed, index, self.size)}
 
     def order(self) -> np.ndarray:
-        """Split by split, and by index within each."""
+        """Return the crops split by split, and by index within each."""
         return np.argsort(self._splits(), kind="stable")
 
     def rows(self) -> dict[str, range]:
@@ -106,7 +111,7 @@ class Settings(generated.Recipe):
         return {split: range(end - count, end) for split, end, count in zip(SPLITS, ends, counts)}
 
     def _splits(self) -> np.ndarray:
-        """Of each crop, (num_crops,): its place in SPLITS."""
+        """Return the place of each crop's split in SPLITS, (num_crops,)."""
         return np.array([SPLITS.index(photograph(index).split) for index in range(self.num_crops)])
 
     def provenance(self) -> dict:
@@ -119,23 +124,22 @@ class Settings(generated.Recipe):
 
 
 def photograph(index: int) -> Photograph:
-    """That crop `index` shows: all of them in turn."""
+    """Return the photograph that crop `index` shows: all of them in turn."""
     return PHOTOGRAPHS[index % len(PHOTOGRAPHS)]
 
 
 def crop(seed: int, index: int, size: int) -> np.ndarray:
-    """Crop `index` of the endless sequence that `seed` names, (size, size, 3) uint8: the same part of a photograph at any size.
+    """Return crop `index` of the endless sequence that `seed` names, (size, size, 3) uint8.
 
-    A square at a uniformly random place, its side log-uniform in SCALES, mirrored half of the time, resized without aliasing.
+    It is a square at a uniformly random place, its side log-uniform in SCALES, mirrored half of the
+    time and resized without aliasing: the same part of a photograph at any size.
     """
     picture = _read(photograph(index))
     rng = np.random.default_rng([seed, index])
     side = min(picture.size) * float(np.exp(rng.uniform(*np.log(SCALES))))
     left, top = (float(rng.uniform(0, length - side)) for length in picture.size)
-    small = picture.resize(
-        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
-    )
-    pixels = np.asarray(small)
+    box = (left, top, left + side, top + side)
+    pixels = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
     return pixels[:, ::-1] if rng.integers(2) else pixels
 
 
@@ -155,11 +159,15 @@ def load(
     seed: int = 0,
     workers: int | None = None,
 ) -> dict:
-    """The crops of one split, a read-only memory map, after making those of its first `max_items` items (all) that are missing.
+    """Return the crops of one split, made first where they are missing; see `recipe.load`.
 
-    Split by photograph: no two splits show the same one. `num_crops` counts all three splits, of which each gets the share of its
-    photographs (5, 1 and 1 of 7); `seed` names the sequence of crops; `workers` processes make them (one for each core).
-    Returns images, indices (which crop of the sequence each item is), source (with the photographs of each split, their number and their
-    licences), and None for masks and properties. Raises ValueError for a folder that was made with other settings.
+    num_crops  number of crops, all three splits together; each gets the share of its photographs
+               (5, 1 and 1 of 7), and no two splits show the same photograph
+    seed       names the sequence of crops
+
+    Returns images; None for masks and properties; indices (which crop of the sequence each item
+    is); and source, with the photographs of each split, their number and their licences. Raises
+    ValueError for settings that make no sense, and for a folder that was made with other ones.
     """
-    return generated.load(root, Settings(num_crops, size, seed), split, max_items, workers)
+    settings = Settings(num_crops=num_crops, size=size, seed=seed)
+    return recipe.load(root, settings, split, max_items, workers)

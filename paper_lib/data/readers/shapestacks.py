@@ -1,15 +1,18 @@
-"""ShapeStacks from the authors' files: pictures and, where they were downloaded too, instance masks.
+"""ShapeStacks from the authors' files: pictures and, where they are there too, instance masks.
 
-Source: Groth et al. 2018, "ShapeStacks: Learning Vision-Based Physical Intuition for Generalised Object Stacking", and the code beside it
-(github.com/ogroth/shapestacks): shapestacks-meta, -rgb and -iseg.tar.gz, unpacked into one folder.
+Source: Groth et al. 2018, "ShapeStacks: Learning Vision-Based Physical Intuition for Generalised
+Object Stacking", and the code beside it (github.com/ogroth/shapestacks): shapestacks-meta, -rgb and
+-iseg.tar.gz, unpacked into one folder.
 
-All variants (cylinders, cuboids and spheres; blocks) and all cameras are pooled, in the authors' split `default`, or else in `ccs_all` and
-`blocks_all` together; their eval is our validation.
+All variants (cylinders, cuboids and spheres; blocks) and all cameras are pooled, in the authors'
+split `default`, or else in `ccs_all` and `blocks_all` together; their eval is our validation.
 
-An instance mask is a .map file, which is a PNG under another name: gray, the number of the shape times 32 (`create_segmaps.py` there draws
-numbers 0 to 7 on a scale of 0 to 8 as a gray picture of 256 levels). 0 is background, 1 to 6 the shapes; 7, "unassigned", becomes
-background. A scenario's masks were rendered apart from its pictures, with other textures and lights in their names: the camera says
-which belong together. `vseg` maps hold classes of stability, not instances, and are not read.
+An instance mask is a .map file, which is a PNG under another name: gray, the number of the shape
+times 32 (`create_segmaps.py` there draws numbers 0 to 7 on a scale of 0 to 8 as a gray picture of
+256 levels). 0 is background, 1 to 6 the shapes; 7, "unassigned", becomes background. A scenario's
+masks were rendered apart from its pictures, with other textures and lights in their names: the
+camera says which belong together. `vseg` maps hold classes of stability, not instances, and are not
+read.
 """
 
 import os
@@ -18,21 +21,23 @@ import re
 import numpy as np
 from PIL import Image
 
-from paper_lib.data.readers import files
-from paper_lib.data.readers.files import Fault, Part, Reader, Tree
+from paper_lib.data.readers import listing
+from paper_lib.data.readers.listing import Annotations, Listing
+from paper_lib.data.readers.tree import Fault, Tree
+from paper_lib.data.splits import SPLITS, check_split, random_order
 
 LAYOUT = """\
 Expected of shapestacks (shapestacks-meta, -rgb and -iseg.tar.gz, unpacked into one folder):
-    splits/default/{train,eval,test}.txt        a line a scenario; or splits/ccs_all/ and splits/blocks_all/
+    splits/default/{train,eval,test}.txt        a line a scenario; or splits/ccs_all/ and \
+splits/blocks_all/
     recordings/<scenario>/rgb-*-cam_<n>-mono-0.png
-    recordings/<scenario>/iseg-*-cam_<n>-mono-0.map     may be left out, or be in iseg/<scenario>/: instance masks
+    recordings/<scenario>/iseg-*-cam_<n>-mono-0.map     may be left out, or be in \
+iseg/<scenario>/: instance masks
 """
 POOLED = (["default"], ["ccs_all", "blocks_all"])
 FILES = {"train": "train.txt", "validation": "eval.txt", "test": "test.txt"}
-PICTURE, MASK = (
-    re.compile(rf"{kind}-.*cam_(\d+)-mono-0\.{suffix}")
-    for kind, suffix in (("rgb", "png"), ("iseg", "map"))
-)
+PICTURE = re.compile(r"rgb-.*cam_(\d+)-mono-0\.png")
+MASK = re.compile(r"iseg-.*cam_(\d+)-mono-0\.map")
 STEP = 32  # gray levels between the numbers of two shapes
 MOST_SHAPES = 6
 
@@ -41,61 +46,72 @@ def load(
     folder: str | os.PathLike,
     split: str,
     size: int,
-    cache: str | os.PathLike,
+    root: str | os.PathLike,
     max_items: int | None = None,
     workers: int | None = None,
 ) -> dict:
-    """See files.load. Masks where there are `iseg` maps; no properties."""
-    return files.load(_part(folder, split), size, cache, max_items, workers)
+    """Return one split, with masks where there are `iseg` maps; see `listing.load`."""
+    return listing.load(_list(folder, split), size, root, max_items, workers)
 
 
 def check(folder: str | os.PathLike) -> list[str]:
-    """Every fault of a tree."""
-    return files.check([_part(folder, split) for split in files.SPLITS])
+    """Return every fault of a tree."""
+    return listing.check([_list(folder, split) for split in SPLITS])
 
 
-def _part(folder: str | os.PathLike, split: str) -> Part:
-    files.known_split(split)
+def _list(folder: str | os.PathLike, split: str) -> Listing:
+    check_split(split)
     tree = Tree(folder)
-    names = next(
-        (names for names in POOLED if (tree.root / "splits" / names[0]).is_dir()), POOLED[0]
-    )
+    names = _pooled(tree)
     lists = [tree.file(f"splits/{name}/{FILES[split]}") for name in names]
     pictures, masks = [], {}
-    for listing in filter(tree.sizes.__contains__, lists):
-        scenarios = (tree.root / listing).read_text().split()
-        if not scenarios:
-            tree.faults.append(f"{listing}: is empty")
-        for scenario in scenarios:
-            pictures += tree.list(
-                f"recordings/{scenario}", PICTURE, needed="recordings (rgb-*-cam_<n>-mono-0.png)"
-            )
-            for place in ("iseg", "recordings"):
-                masks |= {
-                    (scenario, _camera(path, MASK)): path
-                    for path in tree.list(f"{place}/{scenario}", MASK, needed=None)
-                }
+    for scenario in _scenarios(tree, lists):
+        needed = "recordings (rgb-*-cam_<n>-mono-0.png)"
+        pictures += tree.list_folder(f"recordings/{scenario}", PICTURE, needed)
+        for place in ("iseg", "recordings"):
+            for path in tree.list_folder(f"{place}/{scenario}", MASK, needed=None):
+                masks[scenario, _camera(path, MASK)] = path
     mask_of = {path: masks.get((path.split("/")[1], _camera(path, PICTURE))) for path in pictures}
     if masks:
         tree.faults += [_no_mask(path) for path, mask in mask_of.items() if mask is None]
-    order = files.random_order(len(pictures))
-    rows = [pictures[i] for i in order]
-    return Part(
+    order = random_order(len(pictures))
+    chosen = [pictures[i] for i in order]
+
+    def read_mask(row: int) -> np.ndarray:
+        return _read_mask(tree, chosen[row], mask_of[chosen[row]])
+
+    return Listing(
         "shapestacks",
         split,
         tree,
-        rows,
+        chosen,
         order,
-        lists + [mask_of[path] for path in rows if mask_of[path]],
-        lambda: (
-            Reader(mask=lambda row: _read_mask(tree, rows[row], mask_of[rows[row]]))
-            if masks
-            else Reader()
-        ),
+        lists + [mask_of[path] for path in chosen if mask_of[path]],
+        lambda: Annotations(mask=read_mask if masks else None),
         LAYOUT,
         licence="not stated by its authors",
         choice=f"the authors' {' and '.join(names)}; eval is validation",
     )
+
+
+def _pooled(tree: Tree) -> list[str]:
+    """Return the names of the authors' splits that the tree has."""
+    for names in POOLED:
+        if (tree.root / "splits" / names[0]).is_dir():
+            return names
+    return POOLED[0]
+
+
+def _scenarios(tree: Tree, lists: list[str]) -> list[str]:
+    """Return the scenarios of those lists that are there; that one is empty is a fault."""
+    scenarios = []
+    for path in lists:
+        if path in tree.sizes:
+            listed = (tree.root / path).read_text().split()
+            if not listed:
+                tree.faults.append(f"{path}: is empty")
+            scenarios += listed
+    return scenarios
 
 
 def _camera(path: str, pattern: re.Pattern) -> str:
@@ -107,7 +123,7 @@ def _no_mask(picture: str) -> str:
 
 
 def _read_mask(tree: Tree, picture: str, path: str | None) -> np.ndarray:
-    """(height, width) uint8, 0 for background and k for shape k."""
+    """Return a mask (height, width) uint8, 0 for background and k for shape k. Raises Fault."""
     if path is None:
         raise Fault(_no_mask(picture))
     try:
@@ -117,7 +133,6 @@ def _read_mask(tree: Tree, picture: str, path: str | None) -> np.ndarray:
         raise Fault(
             f"{path}: cannot be read as a .map, a PNG of 32 gray levels a shape ({error})"
         ) from None
-    number = np.round(gray / STEP).astype(
-        np.uint8
-    )  # rounded: some versions of the library that drew them truncate, to one level less
+    # Rounded: some versions of the library that drew them truncate, to one level less.
+    number = np.round(gray / STEP).astype(np.uint8)
     return np.where(number <= MOST_SHAPES, number, 0)

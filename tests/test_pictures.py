@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from paper_lib.paper import plots
-from paper_lib.paper.slot_pictures import (
+from paper_lib.paper import plots, styles
+from paper_lib.paper.pictures import (
     BLACK,
     bordered,
     coloured,
     draw_decomposition,
     draw_predictions,
+    draw_row,
     draw_scene,
     slot_tiles,
     words,
@@ -20,6 +21,13 @@ from paper_lib.paper.slot_pictures import (
 
 def noise(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 200, shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def axes():
+    fig, ax = plots.figure(2, 1)
+    yield ax
+    plt.close(fig)
 
 
 # ---------------------------------------------------------------- tiles
@@ -46,11 +54,11 @@ def test_in_between_it_is_paler():
 
 
 def test_what_the_slots_share_out_is_the_image():
-    """Masks sum to one over the slots, so that what the tiles take from white adds up to what the image does."""
+    """Masks sum to one over the slots, so that what the tiles take from white adds up to what the
+    image does."""
     image, attn = noise(8, 8, 3), np.random.default_rng(1).dirichlet([1, 1, 1], 16)
-    np.testing.assert_allclose(
-        (255 - slot_tiles(image, attn).astype(int)).sum(0), 255 - image.astype(int), atol=1.5
-    )
+    taken = (255 - slot_tiles(image, attn).astype(int)).sum(0)
+    np.testing.assert_allclose(taken, 255 - image.astype(int), atol=1.5)
 
 
 @pytest.mark.parametrize("side, width", [(8, 1), (32, 1), (64, 2), (96, 3)])
@@ -65,21 +73,36 @@ def test_a_frame_is_of_its_colour_and_leaves_the_picture_alone(side, width):
         assert (tile[~inner] == [0x1F, 0x4E, 0x9C]).all()
 
 
+@pytest.mark.parametrize("count, shown", [(None, 5), (3, 3), (9, 5)])
+def test_a_row_of_pictures(axes, count, shown):
+    images = noise(5, 8, 8, 3)
+    draw_row(axes[0], images, "its title", count)
+    (drawn,) = axes[0].images
+    strip = np.asarray(drawn.get_array()).reshape(8, shown, 9, 3).transpose(1, 0, 2, 3)
+    np.testing.assert_array_equal(strip[:, :, :8], images[:shown])
+    assert (strip[:, :, 8] == 255).all() and axes[0].get_ylabel() == "its title"
+    draw_row(axes[1], None, "nothing")
+    assert not axes[1].images and axes[1].get_ylabel() == "nothing"
+
+
 # ---------------------------------------------------------------- a scene
 
 
 def samples(seed, scenes=2, slots=3):
-    """As `Run.samples`: each slot holds the whole of an image that no other picture is like."""
+    """As `RunResult.samples`: each slot holds the whole of an image like no other picture."""
     attn = np.zeros((scenes, 4, slots), np.float16)
     attn[:, :, 0] = 1
-    kinds = ("image", "dvae", "reconstruction")
-    return {kind: noise(scenes, 8, 8, 3, seed=10 * seed + k) for k, kind in enumerate(kinds)} | {
-        "attn": attn
-    }
+    pictures = {"attn": attn}
+    for k, kind in enumerate(("image", "dvae", "reconstruction")):
+        pictures[kind] = noise(scenes, 8, 8, 3, seed=10 * seed + k)
+    return pictures
 
 
 def tiles_of(ax):
-    """The pictures of a row, without their frames, and the colours of these: they stand side by side, a column of white after each."""
+    """The pictures of a row, without their frames, and the colours of these.
+
+    They stand side by side, a column of white after each.
+    """
     (drawn,) = ax.images
     strip = np.asarray(drawn.get_array())
     assert strip.shape[0] == 10 and strip.shape[1] % 11 == 0
@@ -91,32 +114,23 @@ def rgb(colour):
     return tuple(round(255 * c) for c in to_rgb(colour))
 
 
-@pytest.fixture
-def axes():
-    fig, ax = plots.figure(2, 1)
-    yield ax
-    plt.close(fig)
-
-
 def test_a_scene(axes):
     pictures = {"IN, seed 1": samples(1), "vanilla": samples(2)}
     draw_scene(axes, pictures, 1, {"IN, seed 1": "implicit", "vanilla": "the other"})
     rows = [tiles_of(ax) for ax in axes]
-    assert [len(tiles) for tiles, _ in rows] == [2 + 1 + 3] * 2, (
-        "scene, dVAE; reconstruction, slots"
-    )
+    # scene, dVAE; reconstruction, slots
+    assert [len(tiles) for tiles, _ in rows] == [2 + 1 + 3] * 2
     for (tiles, colours), (method, given) in zip(rows, pictures.items()):
         np.testing.assert_array_equal(tiles[2], given["reconstruction"][1])
         np.testing.assert_array_equal(tiles[3], given["image"][1])
         assert (tiles[4:] == 255).all(), "slots that hold nothing"
-        assert set(colours[2:]) == {rgb(plots.COLOURS[method.split(",")[0]])}
-    np.testing.assert_array_equal(
-        rows[0][0][:2], [pictures["IN, seed 1"][kind][1] for kind in ("image", "dvae")]
-    )
-    assert rows[0][1][:2] == [rgb(BLACK)] * 2
-    assert (rows[1][0][:2] == 255).all() and rows[1][1][:2] == [(255, 255, 255)] * 2, (
-        "on the first row alone; the others stay in line with it"
-    )
+        assert set(colours[2:]) == {rgb(styles.colour(method.split(",")[0]))}
+    (first, first_colours), (second, second_colours) = rows
+    np.testing.assert_array_equal(first[0], pictures["IN, seed 1"]["image"][1])
+    np.testing.assert_array_equal(first[1], pictures["IN, seed 1"]["dvae"][1])
+    assert first_colours[:2] == [rgb(BLACK)] * 2
+    # on the first row alone; the others stay in line with it
+    assert (second[:2] == 255).all() and second_colours[:2] == [(255, 255, 255)] * 2
     assert [ax.get_ylabel() for ax in axes] == ["implicit", "the other"]
 
 
@@ -153,10 +167,8 @@ def test_properties_in_words():
 def test_every_segment_has_a_colour_of_its_own():
     picture = coloured(np.array([[0, 1], [2, 7]]))
     assert picture.shape == (2, 2, 3) and picture.dtype == np.uint8
-    assert (
-        len({tuple(pixel) for pixel in picture.reshape(-1, 3)}) == 4
-        and (picture[0, 0] == picture[0, 0, 0]).all()
-    ), "grey for the background"
+    assert len({tuple(pixel) for pixel in picture.reshape(-1, 3)}) == 4
+    assert (picture[0, 0] == picture[0, 0, 0]).all(), "grey for the background"
 
 
 def autoencoder_samples(n=2, slots=3, size=8):
@@ -175,18 +187,17 @@ def test_a_decomposition_shows_components_under_their_masks():
     fig, axes = plt.subplots(2, 1)
     draw_decomposition(axes, samples, 1, {"vanilla": "v", "IN": "i"})
     (first,), (row,) = axes[0].images, axes[1].images
-    assert first.get_array().shape[1] == 2 * 11, (
-        "scene and true masks, though the run has no pictures"
-    )
+    # scene and true masks, though the run has no pictures
+    assert first.get_array().shape[1] == 2 * 11
     tiles = np.split(row.get_array(), 7, axis=1)  # two blanks, reconstruction, masks, three slots
     pictures = samples["IN"]
     assert (tiles[0] == 255).all() and (tiles[1] == 255).all()
     np.testing.assert_array_equal(tiles[2][1:-1, 1:-2], pictures["reconstruction"][1])
     np.testing.assert_array_equal(tiles[4][5:-1, 1:-2], pictures["components"][1, 0, 4:])
     np.testing.assert_array_equal(tiles[5][1:5, 1:-2], pictures["components"][1, 1, :4])
-    assert (tiles[4][1:5, 1:-2] == 255).all() and (tiles[6][1:-1, 1:-2] == 255).all(), (
-        "white where it holds nothing"
-    )
+    # white where a slot holds nothing
+    assert (tiles[4][1:5, 1:-2] == 255).all()
+    assert (tiles[6][1:-1, 1:-2] == 255).all()
     plt.close(fig)
 
 
@@ -201,8 +212,7 @@ def test_predictions_say_what_each_slot_sees():
     draw_predictions(axes[0], pictures, 0, "implicit", "#1f4e9c")
     draw_predictions(axes[1], {}, 0, "vanilla", "#d62728")
     assert [ax.get_title() for ax in axes[0]] == ["", "large red\nrubber cube", "nothing"]
-    assert [len(ax.images) for ax in axes.flat] == [1, 1, 1, 0, 0, 0], (
-        "a run without pictures leaves its row empty"
-    )
+    # a run without pictures leaves its row empty
+    assert [len(ax.images) for ax in axes.flat] == [1, 1, 1, 0, 0, 0]
     assert [ax.get_ylabel() for ax in axes[:, 0]] == ["implicit", "vanilla"]
     plt.close(fig)
