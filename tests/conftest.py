@@ -1,4 +1,8 @@
-"""No test writes into the project's results, figures or data: all of them are in a temporary folder, and the smoke runs are trained there once."""
+"""No test writes into the project's results, figures or data.
+
+All of them are in a temporary folder, and the smoke runs are trained there once: by each process,
+where pytest-xdist starts several.
+"""
 
 import multiprocessing
 import os
@@ -23,14 +27,19 @@ def places(root, data=None):
     return {name: str(path) for name, path in variables.items()}
 
 
+@contextmanager
+def environment(variables):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def root(tmp_path_factory):
     """The folder that stands in for the project's own, for the whole session."""
     root = tmp_path_factory.mktemp("paper")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, path in places(root).items():
-            patch.setenv(name, path)
-        patch.setenv("OMP_NUM_THREADS", "1")
+    with environment(places(root) | {"OMP_NUM_THREADS": "1"}):
         torch.set_num_threads(1)
         yield root
 
@@ -45,42 +54,32 @@ def elsewhere(root, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def smoke(root):
-    """The smoke profile's runs, trained: setting, dvae, vanilla, IN, complexity."""
-    with settled(root):
-        setting = parameters.check("smoke", if_missing="train")
-        found = runs.get_all(figures.vanilla_and_implicit(setting), setting)
-        measured = runs.get(profiles.complexity(setting), setting)
+    """The smoke profile's runs, trained: given (its parameters), dvae, vanilla, IN, complexity."""
+    with environment(places(root)):  # also where a test's own is set already
+        given = parameters.check("smoke", if_missing="train")
+        pair = runs.get_all(figures.vanilla_and_implicit(given), given)
         return SimpleNamespace(
-            setting=setting,
-            dvae=runs.get(profiles.dvae(setting), setting),
-            vanilla=found["vanilla"][0],
-            IN=found["IN"][0],
-            complexity=measured,
+            given=given,
+            dvae=runs.get(profiles.dvae(given), given),
+            vanilla=pair["vanilla"][0],
+            IN=pair["IN"][0],
+            complexity=runs.get(profiles.complexity(given), given),
         )
-
-
-@contextmanager
-def settled(root):
-    """The session's folder, also where a test's own is set already."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, path in places(root).items():
-            patch.setenv(name, path)
-        yield
 
 
 @pytest.fixture(scope="session")
 def process():
-    """process(function, *arguments) starts a real process (to be killed, or to compete); torch is imported once for all of them."""
+    """process(function, *arguments) starts a real process, to be killed or to compete.
+
+    Torch is imported once for all of them, and what DistributedDataParallel imports.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["paper_lib.runs", "torch._dynamo"]
-    )  # which DistributedDataParallel imports
+    context.set_forkserver_preload(["paper_lib.runs", "torch._dynamo"])
     started = []
 
     def start(function, *arguments):
-        started.append(
-            context.Process(target=_in_process, args=(dict(os.environ), function, *arguments))
-        )
+        given = (dict(os.environ), function, *arguments)
+        started.append(context.Process(target=_in_process, args=given))
         started[-1].start()
         return started[-1]
 
@@ -90,7 +89,7 @@ def process():
         child.join()
 
 
-def _in_process(environment, function, *arguments):
-    os.environ.update(environment)
+def _in_process(variables, function, *arguments):
+    os.environ.update(variables)
     torch.set_num_threads(1)
     function(*arguments)

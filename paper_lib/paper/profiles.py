@@ -304,6 +304,8 @@ def _of_dvae(changes: dict) -> dict:
     for path, value in changes.items():
         if path.startswith("data.") or path == "model.vocab_size":
             followed[f"dvae.{path.removeprefix('model.')}"] = value
+        elif path.startswith("dvae."):
+            followed[path] = value
     return followed
 
 
