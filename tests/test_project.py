@@ -117,8 +117,7 @@ def test_a_notebook_is_easy_on_the_eye(path):
     wide, long = [], []
     for cell in cells_of(path):
         lines = "".join(cell["source"]).splitlines()
-        if not is_parameters(cell):  # the same in all notebooks, with longer comments
-            wide += [line for line in lines if len(line) > COLUMNS]
+        wide += [line for line in lines if len(line) > COLUMNS]
         if cell["cell_type"] == "code" and len([li for li in lines if li]) > LINES_OF_A_CELL:
             long.append(cell["id"])
     assert not wide and not long
