@@ -11,7 +11,7 @@ import math
 import numpy as np
 import seaborn as sns
 
-from paper_lib.data.generators import clevr_scenes as scenes
+from paper_lib.data import clevr_format as scenes
 from paper_lib.metrics.set_matching import ATTRIBUTES
 from paper_lib.paper import styles
 
