@@ -313,12 +313,12 @@ def test_the_data_set_behind_the_door(whole, tmp_path, monkeypatch):
     assert data.settings("clevr_with_masks") == set()
     assert data.settings("clevr_with_masks", "files") == {"min_objects", "max_objects"}
     assert data.settings("coco", "files") == data.settings("photos", "files") == set()
-    config = DataConfig("clevr_with_masks", size=SIZE, max_objects=6, door="files")
+    config = DataConfig(name="clevr_with_masks", size=SIZE, max_objects=6, door="files")
     part = config.load("validation")
     assert part.indices.tolist() == [9]
     assert part.source["settings"] == {"size": SIZE, "min_objects": 3, "max_objects": 6}
     with pytest.raises(ValueError, match="has no generator"):
-        DataConfig("clevr_with_masks", size=SIZE).load("test")
+        DataConfig(name="clevr_with_masks", size=SIZE).load("test")
 
 
 def test_limits_on_clevr(tmp_path, monkeypatch):
@@ -331,7 +331,7 @@ def test_limits_on_clevr(tmp_path, monkeypatch):
     write(root / "scenes/CLEVR_train_scenes.json", {"scenes": scenes})
     everything = clevr.load_clevr(root, "train", SIZE, cache)
     is_kept = np.array(counts)[everything["indices"]] <= 6
-    config = DataConfig("clevr", size=SIZE, max_objects=6, door="files")
+    config = DataConfig(name="clevr", size=SIZE, max_objects=6, door="files")
     part = config.load("train")
     assert 0 < is_kept.sum() < 8 and config.version == "files"
     np.testing.assert_array_equal(part.indices, everything["indices"][is_kept])
@@ -340,7 +340,7 @@ def test_limits_on_clevr(tmp_path, monkeypatch):
     assert part.source["settings"] == {"size": SIZE, "min_objects": 3, "max_objects": 6}
     monkeypatch.setattr(Tree, "json", None)  # the scenes are counted once
     np.testing.assert_array_equal(config.load("train").indices, part.indices)
-    all_of_them = DataConfig("clevr", size=SIZE, door="files").load("train")
+    all_of_them = DataConfig(name="clevr", size=SIZE, door="files").load("train")
     assert all_of_them.source == everything["source"], "limits that leave nothing out are none"
     words = "too few pictures with 11 to any number of objects for a train split"
     with pytest.raises(TreeError, match=words):

@@ -76,10 +76,10 @@ def test_a_door_that_is_not_there(name, door, error, words, root):
 
 
 def test_a_config_passes_on_what_its_data_set_takes(root, tree, monkeypatch):
-    photos = DataConfig("photos", size=16, num_scenes=21, seed=3).load("test")
+    photos = DataConfig(name="photos", size=16, num_scenes=21, seed=3).load("test")
     assert photos.source["settings"] == {"num_crops": 21, "size": 16, "seed": 3}
     small = {"size": 8, "num_scenes": 7, "samples_per_pixel": 1}
-    stacks = DataConfig("shapestacks", min_objects=2, max_objects=3, **small).load("test")
+    stacks = DataConfig(name="shapestacks", min_objects=2, max_objects=3, **small).load("test")
     assert stacks.source["settings"]["max_objects"] == 3
     monkeypatch.setenv("PAPER_FILES", str(tree.parent))
     assert DataConfig(**small).load("test").source["door"] == "generator", "unless it says so"
