@@ -148,8 +148,9 @@ def test_what_is_committed_of_runs_is_small():
     files = committed("results/cpu/runs")
     assert files, "the results that the notebooks show"
     for path in files:
-        of_a_dvae = path.name == "weights.safetensors" and path.parent.name.startswith("dvae-")
-        assert of_a_dvae or path.stat().st_size <= 300_000, path
+        # weights are committed of dVAEs, and of the first seed of the flagship
+        limit = 3_000_000 if path.name == "weights.safetensors" else 400_000
+        assert path.stat().st_size <= limit, path
         # of unfinished runs, and locks
         assert not path.name.startswith((".", "checkpoint")), path
 

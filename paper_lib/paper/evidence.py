@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from paper_lib.paper import parameters
 from paper_lib.paper.parameters import Parameters
-from paper_lib.paper.profiles import data_sets, slate
+from paper_lib.paper.profiles import REGENERATED_IMAGES, data_sets, slate
+from paper_lib.paper.regeneration import RegenerationRunConfig
 from paper_lib.runs import ROOT, RunConfig, folder_of, run_id, with_needs
 from paper_lib.runs.provenance import commit
 
@@ -28,8 +29,9 @@ def evidence(given: Parameters) -> dict[str, list[RunConfig]]:
     stacks = data_sets(given)["ShapeStacks"] | {"data__max_objects": 4}
     no_decay, no_clip = {"training__decay_steps": None}, {"training__clip": None}
     no_warmup = {"training__warmup_steps": 0}
+    flagship = _pair(given, "flagship", THREE)
     groups = {
-        "flagship": _pair(given, "flagship", THREE),
+        "flagship": [run for pair in zip(flagship, _regenerated(flagship)) for run in pair],
         "pair": _pair(given, "sweep", FIVE),
         "flagship, ShapeStacks": _pair(given, "flagship", THREE, **stacks),
         "pair without tricks": _pair(given, "sweep", THREE, **no_decay, **no_clip, **no_warmup),
@@ -57,6 +59,11 @@ def _runs(given: Parameters, scale: str, seeds, variants, **changes) -> list[Run
         for seed in seeds
         for variant in variants
     ]
+
+
+def _regenerated(runs: list) -> list[RunConfig]:
+    """Return the scores of runs' test images, which need weights that are not committed."""
+    return [RegenerationRunConfig(slate=run, images=REGENERATED_IMAGES["cpu"]) for run in runs]
 
 
 def main(arguments: list[str] | None = None) -> int:

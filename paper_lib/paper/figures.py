@@ -12,6 +12,7 @@ from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.evidence import evidence
 from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import (
+    FLAGSHIP_SEEDS,
     ITERATIONS_STEPS,
     REGENERATED_IMAGES,
     autoencoder,
@@ -37,13 +38,26 @@ def vanilla_and_implicit(given: Parameters) -> dict[str, list[SLATERunConfig]]:
     return {method: [slate(given, method, seed) for seed in given.seeds] for method in METHODS}
 
 
-def flagship(given: Parameters) -> dict[str, list[SLATERunConfig]]:
-    """Return the pair at the profile's largest scale: method -> runs. Where a profile has only one,
-    it is `vanilla_and_implicit`."""
-    return {
-        method: [slate(given, method, seed, scale="flagship") for seed in given.seeds]
-        for method in METHODS
-    }
+def flagship(given: Parameters) -> dict[str, list[RegenerationRunConfig]]:
+    """Return the pair at the profile's largest scale, and its test images regenerated from their
+    slots: method -> runs. Of the committed results these are the seeds that have been made."""
+    seeds = [seed for seed in given.seeds if seed in FLAGSHIP_SEEDS.get(given.profile, given.seeds)]
+    groups = {}
+    for method in METHODS:
+        groups[method] = [
+            RegenerationRunConfig(
+                slate=slate(given, method, seed, scale="flagship"),
+                images=REGENERATED_IMAGES[given.profile],
+                features=_features(given),
+            )
+            for seed in seeds
+        ]
+    return groups
+
+
+def _features(given: Parameters) -> str:
+    """Return the network whose features Frechet distances are taken in, unless another is asked."""
+    return "inception" if given.profile == "paper" else "efficientnet-lite0"
 
 
 def solvers(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
@@ -185,11 +199,10 @@ def regeneration(
     """Table 3: (data set, method) -> the test images of every run, regenerated from their slots and
     scored; `features` as in `RegenerationRunConfig`."""
     images = REGENERATED_IMAGES[given.profile]
-    usual = "inception" if given.profile == "paper" else "efficientnet-lite0"
     groups = {}
     for key, runs in generalisation(given, resolutions(given)[-1]).items():
         groups[key] = [
-            RegenerationRunConfig(slate=run, images=images, features=features or usual)
+            RegenerationRunConfig(slate=run, images=images, features=features or _features(given))
             for run in runs
         ]
     return groups
@@ -235,6 +248,7 @@ def _none(given: Parameters) -> dict:
 
 NOTEBOOKS = {
     "fig01_overview": vanilla_and_implicit,
+    "flagship": flagship,
     "tab01_complexity": _complexity,
     "fig02_one_line": _implicit,
     "fig03a_residuals": vanilla_and_implicit,

@@ -50,6 +50,9 @@ COMMITTED = ("cpu",)  # profiles whose results are in the repository
 SEEDS = {"smoke": (0,), "quick": (0,), "cpu": (0, 1, 2), "paper": (0, 1, 2, 3)}
 SWEPT_SEEDS = {"smoke": (0,), "quick": (0,), "cpu": (0,), "paper": (0, 1, 2, 3)}
 
+# Seeds of the flagship that have been made, where results are committed.
+FLAGSHIP_SEEDS = {"cpu": (0,)}
+
 
 # ---- the optimisation tricks ----
 

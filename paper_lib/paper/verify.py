@@ -24,6 +24,7 @@ import pandas as pd
 from paper_lib.paper import parameters
 from paper_lib.paper.evidence import evidence
 from paper_lib.runs import RunResult, folder_of, get, run_id
+from paper_lib.training.run import TrainingRun
 
 MARGIN = 0.05
 METRIC = "val_cross_entropy"
@@ -59,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
     groups = evidence(parameters.check("cpu"))
     if given.group not in groups:
         parser.error(f"no group {given.group!r}; there are {', '.join(groups)}")
-    configs = [c for c in groups[given.group] if _is_stored(c)]
+    trained = [c for c in groups[given.group] if isinstance(c, TrainingRun)]
+    configs = [c for c in trained if _is_stored(c)]
     if not configs:
         parser.error(f"no run of {given.group!r} is stored: nothing to compare with")
     first = [config for config in configs if config.seed == configs[0].seed]
