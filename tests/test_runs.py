@@ -209,14 +209,13 @@ def test_numbers_that_this_code_does_not_compute_are_not_trained(smoke, elsewher
     config = getattr(smoke, which).config
     earlier = overrides.override(config, {"training.arithmetic": ARITHMETIC - 1})
     words = (
-        f"{runs.run_id(earlier)} was computed with arithmetic {ARITHMETIC - 1}, and this code "
-        f"computes arithmetic {ARITHMETIC}.*Override training.arithmetic: {ARITHMETIC}"
+        f"arithmetic {ARITHMETIC - 1} can be shown.*computes arithmetic {ARITHMETIC}.*"
+        f"training.arithmetic with {ARITHMETIC}"
     )
     with pytest.raises(ValueError, match=words):
         runs.get(earlier, SMOKE)
     folder = runs.folder_of(runs.run_id(earlier), "smoke")
-    assert not (folder / "summary.json").exists()
-    assert not (folder / "metrics.csv").exists()
+    assert not folder.exists(), "asking leaves nothing behind"
     shutil.copytree(getattr(smoke, which).folder, folder, dirs_exist_ok=True)
     assert runs.get(earlier, SMOKE).summary["status"] == "finished", "shown, where it is there"
 

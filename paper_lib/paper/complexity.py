@@ -48,6 +48,9 @@ class ComplexityRunConfig:
     def needs(self) -> list:
         return []
 
+    def ensure_performable(self) -> None:
+        """Nothing stands in its way."""
+
     def perform(self, job) -> dict:
         """Measure, and write the table as the run's metrics."""
         path = job.folder / "metrics.csv"

@@ -49,6 +49,9 @@ class RegenerationRunConfig:
     def needs(self) -> list:
         return [self.slate]
 
+    def ensure_performable(self) -> None:
+        """Nothing stands in its way."""
+
     def perform(self, job) -> dict:
         """Score the test images, and write a row for each as the run's metrics.
 

@@ -37,6 +37,9 @@ class RunConfig(Protocol):
     def needs(self) -> list[RunConfig]:
         """Return the runs that this one builds on."""
 
+    def ensure_performable(self) -> None:
+        """Raise ValueError, with the remedy, if it cannot be performed."""
+
     def perform(self, job: Job) -> dict:
         """Do the work, write into `job.folder`, and return the summary: at least status and final.
 
@@ -84,6 +87,7 @@ def get(config: RunConfig, request: Request) -> RunResult:
     if parallel.of_first(is_missing):
         if request.if_missing == "error":
             raise MissingRun(_remedy(folder, request.profile))
+        config.ensure_performable()
         with _locked(folder):
             if parallel.of_first(is_missing):  # the process before us may have finished it
                 _perform(config, Job(folder, request.device, request))

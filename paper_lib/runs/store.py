@@ -87,12 +87,13 @@ class RunResult:
     def weights(self) -> dict[str, Tensor]:
         """The trained weights.
 
-        Small runs' are committed only for dVAEs; elsewhere the run has to be trained here.
+        They are committed of dVAEs and of the flagship's first seed; elsewhere the run has to be
+        trained here.
         """
         path = self.folder / "weights.safetensors"
         if not path.exists():
             raise MissingRun(
-                f"{path} is not there: weights of this run are not committed. Delete {self.folder} "
-                "and train it again to get them."
+                f"{path} is not there: weights of this run are not committed. Train it in another "
+                "folder of results (PAPER_RESULTS) to get them."
             )
         return load_tensors(path)[0]

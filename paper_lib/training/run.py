@@ -53,21 +53,22 @@ class TrainingRun:
         """Return the configs of the runs that this one builds on."""
         return []
 
+    def ensure_performable(self) -> None:
+        """Raise ValueError for numbers that this code no longer computes."""
+        asked = self.training.arithmetic
+        if asked != ARITHMETIC:
+            raise ValueError(
+                f"a run of arithmetic {asked} can be shown where its results are stored, but this "
+                f"code computes arithmetic {ARITHMETIC}: override training.arithmetic with "
+                f"{ARITHMETIC} for a run of your own"
+            )
+
     def task(self, splits: dict, job: Job) -> Task:
         """Return the task; `splits` holds the data's train, validation and test."""
         raise NotImplementedError
 
     def perform(self, job: Job) -> dict:
-        """Train, keep what is worth keeping, and return the summary.
-
-        Raises ValueError for numbers that this code no longer computes.
-        """
-        if self.training.arithmetic != ARITHMETIC:
-            raise ValueError(
-                f"{job.folder.name} was computed with arithmetic {self.training.arithmetic}, and "
-                f"this code computes arithmetic {ARITHMETIC}: it can be shown, not trained again. "
-                f"Override training.arithmetic: {ARITHMETIC} for a run of its own"
-            )
+        """Train, keep what is worth keeping, and return the summary."""
         splits = parallel.first_goes_first(self._load)
         torch.manual_seed(self.seed)
         task = self.task(splits, job)
