@@ -33,7 +33,7 @@ figures: setup
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n $(JOBS) --dist worksteal
 	# the notebooks write their figures and tables elsewhere: a check leaves the tree as it is
 	OUT=$$(mktemp -d) && PAPER_FIGURES=$$OUT PAPER_TABLES=$$OUT \
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks; \

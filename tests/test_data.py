@@ -444,8 +444,10 @@ def script(root, **settings):
 
 def run(root, **settings):
     """Start a process with the script, in a session of its own, marked by the folder `root`."""
+    # a shell has its background jobs ignore interrupts, and with them these tests, if it runs them
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     return subprocess.Popen(
-        [sys.executable, "-c", script(root, **settings)],
+        [sys.executable, "-c", heard + script(root, **settings)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, "MARK": str(root)},

@@ -11,6 +11,7 @@ from paper_lib.runs import ROOT
 
 # figures and tables of each notebook, by part
 FIGURES = dict.fromkeys(figures.NOTEBOOKS, [""]) | {
+    "flagship": ["slots", ""],
     "fig01_overview": ["", "reconstructions"],
     "fig04_qualitative": ["clevr", "shapestacks", "photos"],
     "fig07_property_prediction": ["", "test_time", "scenes"],

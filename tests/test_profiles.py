@@ -95,7 +95,7 @@ def test_what_is_measured_of_the_papers_runs():
     slates = papers("slate")
     for scored in papers("regeneration"):
         assert scored.slate in slates
-        assert scored.slate.data.size == 96
+        assert scored.slate.data.size in (64, 96)
         assert scored.images is None
         assert scored.features == "inception"
 
