@@ -19,7 +19,7 @@ import torch
 
 from paper_lib.data import Dataset
 from paper_lib.models import DVAE
-from paper_lib.paper import parameters, profiles
+from paper_lib.paper import locatello, parameters, profiles
 from paper_lib.training.autoencoder import AutoencoderTask
 from paper_lib.training.config import ARITHMETIC
 from paper_lib.training.dvae import DVAETask
@@ -39,9 +39,9 @@ def config_of(name):
     if name == "dvae":
         return profiles.dvae(SMOKE)
     if name == "autoencoder":
-        return profiles.autoencoder(SMOKE, "IN", 0)
+        return locatello.autoencoder(SMOKE, "IN", 0)
     if name == "sets":
-        return profiles.set_prediction(SMOKE, "IN", 0)
+        return locatello.set_prediction(SMOKE, "IN", 0)
     if name == "IN with all tricks":
         return profiles.with_tricks(SMOKE, "IN", 0)
     if name == "IN, joint":

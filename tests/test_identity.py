@@ -8,7 +8,7 @@ import pytest
 
 from paper_lib import data, runs
 from paper_lib.fixed_point import Anderson, Broyden, Implicit, Iteration, Neumann, Unrolled
-from paper_lib.paper import figures, overrides, parameters, profiles
+from paper_lib.paper import figures, locatello, overrides, parameters, profiles
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.regeneration import RegenerationRunConfig
 from paper_lib.training.config import ARITHMETIC, DataConfig, TrainingConfig
@@ -190,8 +190,8 @@ def test_every_field_is_part_of_the_identity(name):
         "dvae": profiles.dvae(SMOKE),
         "IN": profiles.slate(SMOKE, "IN", 0),
         "complexity": profiles.complexity(SMOKE),
-        "autoencoder": profiles.autoencoder(SMOKE, "IN", 0),
-        "set prediction": profiles.set_prediction(SMOKE, "IN", 0),
+        "autoencoder": locatello.autoencoder(SMOKE, "IN", 0),
+        "set prediction": locatello.set_prediction(SMOKE, "IN", 0),
     }[name]
     ids = {"as it is": runs.run_id(config)}
     for path, value in other_values(config).items():

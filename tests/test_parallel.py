@@ -20,7 +20,7 @@ from torch import nn
 from paper_lib import runs
 from paper_lib.data import Dataset
 from paper_lib.models import DVAE
-from paper_lib.paper import parameters, profiles
+from paper_lib.paper import locatello, parameters, profiles
 from paper_lib.training import loop, parallel
 from paper_lib.training.autoencoder import AutoencoderTask
 from paper_lib.training.checkpoint import load_tensors, save_tensors
@@ -127,7 +127,7 @@ def build(name, variant):
     splits = [noise_split(seed) for seed in range(3)]
     torch.manual_seed(0)
     if name == "autoencoder":
-        config = profiles.autoencoder(SMOKE, variant, 0)
+        config = locatello.autoencoder(SMOKE, variant, 0)
         model = replace(config.model, num_slots=3, slot_size=16)
         return QuietAutoencoder(replace(config, model=model), *splits)
     config = profiles.slate(SMOKE, variant, 0)

@@ -10,7 +10,7 @@ import torch
 from toy import PLAIN, Toy
 
 from paper_lib.data import Dataset
-from paper_lib.paper import parameters, profiles
+from paper_lib.paper import locatello, parameters
 from paper_lib.training import bfloat16, checkpoint, device, loop
 from paper_lib.training.config import TrainingConfig
 from paper_lib.training.device import OnDevice
@@ -55,7 +55,7 @@ def test_properties_go_with_images_on_the_device():
     images = random.integers(0, 256, (6, 16, 16, 3), np.uint8)
     properties = random.random((6, 3, 19), np.float32)
     split = Dataset(images, np.arange(6), {}, properties=properties)
-    config = profiles.set_prediction(parameters.check("smoke"), "IN", 0)
+    config = locatello.set_prediction(parameters.check("smoke"), "IN", 0)
     task = SetPredictionTask(config, split, split, split)
     indices = np.array([1, 4])
     before = task.batch(indices)

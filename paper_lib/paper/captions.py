@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from paper_lib.paper.locatello import LOCATELLO_SCALES
 from paper_lib.paper.parameters import Parameters
-from paper_lib.paper.profiles import LOCATELLO_SCALES, scale_of, slate
+from paper_lib.paper.profiles import scale_of, slate
 
 _SOURCES = {
     ("clevr_mirror", "generator"): "Generated CLEVR-Mirror scenes, not the authors' files.",

@@ -10,15 +10,14 @@ from dataclasses import replace
 
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.evidence import evidence
+from paper_lib.paper.locatello import autoencoder, set_prediction
 from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import (
     FLAGSHIP_SEEDS,
     ITERATIONS_STEPS,
     REGENERATED_IMAGES,
-    autoencoder,
     complexity,
     data_sets,
-    set_prediction,
     slate,
     with_tricks,
 )
