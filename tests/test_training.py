@@ -183,9 +183,8 @@ def test_norms_are_logged_before_clipping(tmp_path):
     np.testing.assert_allclose(rows["grad_norm_all"], of_all * rows["step"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("off", [None, 0])
-def test_none_and_zero_remove_clipping(steps, tmp_path, off):
-    train(Toy(), TrainingConfig(**PLAIN | {"clip": off}), 0, tmp_path)
+def test_none_removes_clipping(steps, tmp_path):
+    train(Toy(), TrainingConfig(**PLAIN | {"clip": None}), 0, tmp_path)
     assert_gradients(steps, [1, 2, 3, 4, 5, 6])
 
 

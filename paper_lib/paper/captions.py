@@ -28,7 +28,8 @@ def caption(given: Parameters, *configs) -> str:
     sources = []
     for config in configs:
         name, door = config.data.name, config.data.door
-        sources.append(_SOURCES.get((name, door), f"{name}, the authors' files."))
+        whose = "generated" if door == "generator" else "the authors' files"
+        sources.append(_SOURCES.get((name, door), f"{name}, {whose}."))
     steps = sorted({config.training.steps for config in configs})
     if configs[0].kind == "slate":
         scales = [scale_of(given, config) for config in configs]

@@ -20,7 +20,6 @@ from paper_lib.paper.regeneration import RegenerationRunConfig
 from paper_lib.runs import ROOT, RunConfig, folder_of, run_id, with_needs
 from paper_lib.runs.provenance import commit
 
-METHODS = ("vanilla", "IN")
 THREE, FOUR, FIVE = range(3), range(4), range(5)
 
 
@@ -49,7 +48,7 @@ def evidence(given: Parameters) -> dict[str, list[RunConfig]]:
 
 
 def _pair(given: Parameters, scale: str, seeds, **changes) -> list[RunConfig]:
-    return _runs(given, scale, seeds, METHODS, **changes)
+    return _runs(given, scale, seeds, ("vanilla", "IN"), **changes)
 
 
 def _runs(given: Parameters, scale: str, seeds, variants, **changes) -> list[RunConfig]:

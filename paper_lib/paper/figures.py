@@ -40,7 +40,9 @@ def vanilla_and_implicit(given: Parameters) -> dict[str, list[SLATERunConfig]]:
 def flagship(given: Parameters) -> dict[str, list[RegenerationRunConfig]]:
     """Return the pair at the profile's largest scale, and its test images regenerated from their
     slots: method -> runs. Of the committed results these are the seeds that have been made."""
-    seeds = [seed for seed in given.seeds if seed in FLAGSHIP_SEEDS.get(given.profile, given.seeds)]
+    seeds = given.seeds
+    if not given.custom:
+        seeds = FLAGSHIP_SEEDS.get(given.profile, seeds)
     groups = {}
     for method in METHODS:
         groups[method] = [
@@ -60,7 +62,7 @@ def _features(given: Parameters) -> str:
 
 
 def solvers(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
-    """Fig. 3b: how runs are trained -> variant -> runs.
+    """Return the runs of Fig. 3b: how runs are trained -> variant -> runs.
 
     The variants are Table 2's five pairs, and Anderson's solver, ours, in both places and forward
     alone. The paper trains with all the optimisation tricks. The small profiles do so for the
@@ -92,7 +94,7 @@ def solver_cost(given: Parameters) -> ComplexityRunConfig:
 
 
 def tricks(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
-    """Fig. 5: (method, what is removed of the optimisation tricks) -> runs."""
+    """Return the runs of Fig. 5: (method, what is removed of the optimisation tricks) -> runs."""
     removals = {
         "nothing": {},
         "lr decay": {"training__lr_decay_epochs": None},
@@ -108,7 +110,7 @@ def tricks(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
 
 
 def gradient_norms(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
-    """Fig. 6a: what is left out -> method -> runs.
+    """Return the runs of Fig. 6a: what is left out -> method -> runs.
 
     The paper leaves out clipping; the small profiles' usual runs leave out every trick.
     """
@@ -120,7 +122,7 @@ def gradient_norms(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig
 
 
 def iterations(given: Parameters) -> dict[tuple[str, int], list[SLATERunConfig]]:
-    """Fig. 6b: (method, number of iterations) -> runs.
+    """Return the runs of Fig. 6b: (method, number of iterations) -> runs.
 
     Those that other figures show as well are as long as these need them.
     """
@@ -149,7 +151,8 @@ def one_iteration(given: Parameters) -> dict[str, list[SLATERunConfig]]:
 
 
 def precisions(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
-    """Beyond the paper: (method, precision) -> runs of the pair, and the same in bfloat16."""
+    """Return what is beyond the paper, the pair and the same in bfloat16: (method, precision) ->
+    runs."""
     groups = {}
     for method, runs in vanilla_and_implicit(given).items():
         groups[method, "float32"] = runs
@@ -162,8 +165,8 @@ def precisions(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]
 def generalisation(
     given: Parameters, size: int | None = None
 ) -> dict[tuple[str, str], list[SLATERunConfig]]:
-    """Sec. 5.3, Table 3 and Fig. 4: (data set, method) -> runs; at the paper's scale at `size` 64
-    or 96."""
+    """Return the runs of Sec. 5.3, Table 3 and Fig. 4: (data set, method) -> runs; at the paper's
+    scale at `size` 64 or 96."""
     larger = {}
     if size and size != resolutions(given)[0]:
         larger = {"data__size": size, "model__image_size": size}
@@ -184,7 +187,7 @@ def resolutions(given: Parameters) -> tuple[int, ...]:
 
 
 def validation_losses(given: Parameters) -> dict[tuple[str, str, int], list[SLATERunConfig]]:
-    """Sec. 5.3: (data set, method, image size) -> runs."""
+    """Return the runs of Sec. 5.3: (data set, method, image size) -> runs."""
     groups = {}
     for size in resolutions(given):
         for key, runs in generalisation(given, size).items():
@@ -195,8 +198,8 @@ def validation_losses(given: Parameters) -> dict[tuple[str, str, int], list[SLAT
 def regeneration(
     given: Parameters, features: str | None = None
 ) -> dict[tuple[str, str], list[RegenerationRunConfig]]:
-    """Table 3: (data set, method) -> the test images of every run, regenerated from their slots and
-    scored; `features` as in `RegenerationRunConfig`."""
+    """Return the runs of Table 3: (data set, method) -> the test images of every run, regenerated
+    from their slots and scored; `features` as in `RegenerationRunConfig`."""
     images = REGENERATED_IMAGES[given.profile]
     groups = {}
     for key, runs in generalisation(given, resolutions(given)[-1]).items():
@@ -208,7 +211,7 @@ def regeneration(
 
 
 def segmentation(given: Parameters) -> dict[str, list[AutoencoderRunConfig]]:
-    """Fig. 8: method -> runs."""
+    """Return the runs of Fig. 8: method -> runs."""
     return {
         method: [autoencoder(given, method, seed) for seed in given.swept_seeds]
         for method in METHODS
@@ -216,7 +219,7 @@ def segmentation(given: Parameters) -> dict[str, list[AutoencoderRunConfig]]:
 
 
 def property_prediction(given: Parameters) -> dict[tuple[str, int], list[SetPredictionRunConfig]]:
-    """Fig. 7: (method, number of iterations in training) -> runs."""
+    """Return the runs of Fig. 7: (method, number of iterations in training) -> runs."""
     groups = {}
     for method, n in (("vanilla", 1), ("vanilla", 3), ("IN", 3), ("IN", 7), ("IN", 11)):
         groups[method, n] = [

@@ -55,7 +55,7 @@ _SMALL_AUTOENCODER = AutoencoderConfig(
     decoder_strides=(2, 2),
     init="apart",
 )
-# Their schedule, but the warm-up is a shorter share of the training and the decay is slower (to a
+# Their schedule, with the same share of the training for the warm-up; the decay is slower (to a
 # sixth, not a thirtieth), as training is short.
 _AUTOENCODER = {
     "smoke": AutoencoderRunConfig(

@@ -20,6 +20,8 @@ def override(config, changes: dict):
         branch = tree
         for parent in parents:
             branch = branch.setdefault(parent, _Branch())
+            if not isinstance(branch, _Branch):
+                raise ValueError(f"override {path!r}: {parent!r} is given as a whole, too")
         branch[name] = value
     return _with(config, tree, "")
 

@@ -30,21 +30,22 @@ MARGIN = 0.05
 METRIC = "val_cross_entropy"
 
 
-def compare(again: pd.Series, stored: dict[int, pd.Series]) -> pd.DataFrame:
-    """Compare a curve with those of the stored seeds, all indexed by step.
+def compare(again: pd.Series, stored: dict[int, pd.Series], steps: int) -> pd.DataFrame:
+    """Compare a curve with those of the stored seeds, all indexed by step, up to a step.
 
-    Returns a row for each step that they share: again, low and high (the range that it should lie
-    in), and whether it does.
+    Returns a row for each evaluation of the stored seeds: again, low and high (the range that it
+    should lie in), and whether it does; a value that is missing does not.
     """
     table = pd.concat(stored, axis=1).dropna()
+    table = table[table.index <= steps]
     mean = table.mean(axis=1)
     rows = pd.DataFrame(
         {
-            "again": again,
+            "again": again.reindex(table.index),
             "low": table.min(axis=1) - MARGIN * mean,
             "high": table.max(axis=1) + MARGIN * mean,
         }
-    ).dropna()
+    )
     return rows.assign(within=rows["again"].between(rows["low"], rows["high"]))
 
 
@@ -64,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     configs = [c for c in trained if _is_stored(c)]
     if not configs:
         parser.error(f"no run of {given.group!r} is stored: nothing to compare with")
+    if given.steps < configs[0].training.eval_every:
+        parser.error(f"at least {configs[0].training.eval_every} steps, up to an evaluation")
     first = [config for config in configs if config.seed == configs[0].seed]
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(given.jobs) as pool:
         jobs = [
@@ -75,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     for config, curve in zip(first, curves):
         same = [c for c in configs if replace(c, seed=config.seed) == config]
         stored = {c.seed: _curve(RunResult.load(c, folder_of(run_id(c), "cpu"))) for c in same}
-        table = compare(curve, stored)
+        table = compare(curve, stored, given.steps)
         faults += int((~table["within"]).sum())
         print(f"\n{run_id(config)}, against {len(stored)} stored seeds")
         print(table.to_string(float_format=lambda value: f"{value:.1f}"))
@@ -97,7 +100,8 @@ def _train(config, steps: int, folder: str, dvae: Path) -> pd.Series:
 
 
 def _curve(result: RunResult) -> pd.Series:
-    return result.metrics.set_index("step")[METRIC].dropna()
+    metrics = result.metrics.set_index("step")
+    return metrics[METRIC].dropna() if METRIC in metrics else pd.Series(dtype=float)
 
 
 def _is_stored(config) -> bool:

@@ -9,14 +9,12 @@ performed where it is missing (`perform`). It knows no figure, and no kind of ru
 """
 
 from paper_lib.runs.identity import described, identity, run_id
-from paper_lib.runs.perform import Job, Request, RunConfig, get, get_all, with_needs
+from paper_lib.runs.perform import RunConfig, get, get_all, with_needs
 from paper_lib.runs.store import ROOT, MissingRun, RunResult, folder_of, results_root
 
 __all__ = [
     "ROOT",
-    "Job",
     "MissingRun",
-    "Request",
     "RunConfig",
     "RunResult",
     "described",

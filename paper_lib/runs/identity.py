@@ -18,8 +18,8 @@ def identity(config) -> dict[str, Any]:
     """Return what of a config differs from the defaults: what its hash is taken of.
 
     The kind of a run and the version of its data are always part of it. A solver or an adjoint is
-    named by its type. A field marked "beside" is named beside the config that holds it, where it
-    once lay, and left out where it is what a run of this kind has by default.
+    named by its type. A field marked "beside" (the learning rate) is hashed one level up, so that
+    ids from before it moved stay, and left out where it is what a run of this kind has by default.
 
     Raises TypeError for a solver or an adjoint that is no dataclass, and so cannot be told apart
     from another.

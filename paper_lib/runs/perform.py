@@ -125,11 +125,12 @@ def _finish(folder: Path, summary: dict) -> None:
     write_json(folder / "summary.json", summary)
     # those with a point are files that a killed process was writing
     for left in (folder / "checkpoint.safetensors", *folder.glob(".*")):
-        left.unlink(missing_ok=True)
+        if left.is_file():
+            left.unlink()
 
 
 def _locked(folder: Path):
-    """Return the lock of a run, which one process holds of those that train it together."""
+    """Return the lock of a run; under torchrun the first process holds it for all."""
     if not parallel.is_first():
         return nullcontext()  # the others wait for the first one's word
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Where a run's results live, and what they are.
 
-They are in results/<profile>/runs/<run id>/: config.json, metrics.csv, summary.json, samples.npz,
-weights.safetensors and cell.safetensors (the slot attention of a model that has one); while a run
-trains, checkpoint.safetensors instead of the last ones.
+They are in results/<profile>/runs/<run id>/: config.json, metrics.csv and summary.json, and of a
+training samples.npz, weights.safetensors and cell.safetensors (the slot attention of a model that
+has one). While a run trains, there is checkpoint.safetensors instead of these three.
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ class RunResult:
     def weights(self) -> dict[str, Tensor]:
         """The trained weights.
 
-        They are committed of dVAEs and of the flagship's first seed; elsewhere the run has to be
-        trained here.
+        They are committed of some runs only; elsewhere the run has to be trained here.
         """
         path = self.folder / "weights.safetensors"
         if not path.exists():

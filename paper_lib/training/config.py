@@ -92,6 +92,10 @@ class TrainingConfig:
     arithmetic: int = 1
 
     def __post_init__(self):
+        for name in ("lr", "clip"):
+            value = getattr(self, name)
+            if not (name == "clip" and value is None) and not (_is_number(value) and value > 0):
+                raise ValueError(f"{name} must be a number above 0, not {value!r}")
         counts = (self.steps, self.batch_size, self.log_every, self.eval_every)
         if min(counts) < 1 or self.eval_every % self.log_every:
             raise ValueError(
@@ -107,3 +111,8 @@ class TrainingConfig:
             raise ValueError(
                 f"arithmetic must be 1 to {ARITHMETIC}, this code's, not {self.arithmetic}"
             )
+
+
+def _is_number(value) -> bool:
+    """Return whether a value is a number; YAML reads 3e-4, without a point, as words."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

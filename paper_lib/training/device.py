@@ -14,8 +14,8 @@ from torch import Tensor
 from paper_lib.system.device import is_cuda
 from paper_lib.system.memory import free_memory
 
-SHARE = 0.5  # of a GPU's free memory that a data set may take
-ROWS = 4096  # images that are copied to a GPU at a time
+SHARE = 0.5  # a data set may take this share of a GPU's free memory
+ROWS = 4096  # so many images are copied to a GPU at a time
 
 
 class OnDevice:

@@ -21,7 +21,7 @@ from paper_lib.training.task import Task
 
 
 class Job(Protocol):
-    """What a run is given to be performed with.
+    """What a run is given to be performed with; the engine's is `runs.perform.Job`.
 
     folder  where its results go
     device  what it runs on
