@@ -60,7 +60,7 @@ def smoke(root):
         pair = runs.get_all(figures.vanilla_and_implicit(given), given)
         return SimpleNamespace(
             given=given,
-            dvae=runs.get(profiles.dvae(given), given),
+            dvae=runs.get(profiles.slate(given, "IN", 0).dvae, given),
             vanilla=pair["vanilla"][0],
             IN=pair["IN"][0],
             complexity=runs.get(profiles.complexity(given), given),

@@ -37,7 +37,7 @@ TOLERANCE = 1e-4
 
 def config_of(name):
     if name == "dvae":
-        return profiles.dvae(SMOKE)
+        return profiles.slate(SMOKE, "IN", 0).dvae
     if name == "autoencoder":
         return locatello.autoencoder(SMOKE, "IN", 0)
     if name == "sets":

@@ -55,7 +55,7 @@ def test_run_ids_are_what_they_were(profile):
     given = parameters.check(profile)
     pair = figures.vanilla_and_implicit(given)
     found = {
-        "dvae": profiles.dvae(given),
+        "dvae": profiles.slate(given, "IN", 0).dvae,
         "vanilla": pair["vanilla"][0],
         "IN": pair["IN"][0],
         "complexity": profiles.complexity(given),
@@ -187,7 +187,7 @@ def other_values(config, path=""):
 @pytest.mark.parametrize("name", ["dvae", "IN", "complexity", "autoencoder", "set prediction"])
 def test_every_field_is_part_of_the_identity(name):
     config = {
-        "dvae": profiles.dvae(SMOKE),
+        "dvae": profiles.slate(SMOKE, "IN", 0).dvae,
         "IN": profiles.slate(SMOKE, "IN", 0),
         "complexity": profiles.complexity(SMOKE),
         "autoencoder": locatello.autoencoder(SMOKE, "IN", 0),
@@ -214,7 +214,7 @@ def test_a_learning_rate_is_named_beside_the_training():
 
 
 def test_the_version_of_the_data_is_part_of_the_identity(monkeypatch):
-    configs = [profiles.dvae(SMOKE), profiles.slate(SMOKE, "IN", 0)]
+    configs = [profiles.slate(SMOKE, "IN", 0).dvae, profiles.slate(SMOKE, "IN", 0)]
     before = {runs.run_id(config) for config in configs}
     measured = runs.run_id(profiles.complexity(SMOKE))
     another = replace(data.DATASETS["clevr_mirror"], version="another")

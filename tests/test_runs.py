@@ -41,7 +41,7 @@ def test_a_missing_run_names_itself_and_the_remedy(elsewhere, nothing_is_perform
     for profile in ("smoke", "cpu"):
         given = parameters.check(profile, if_missing="error")
         configs = [
-            profiles.dvae(given),
+            profiles.slate(given, "IN", 0).dvae,
             profiles.slate(given, "IN", 0),
             profiles.complexity(given),
         ]
@@ -57,7 +57,7 @@ def test_a_missing_run_names_itself_and_the_remedy(elsewhere, nothing_is_perform
 
 
 def test_a_run_that_was_started_and_not_finished_is_missing(elsewhere, nothing_is_performed):
-    config = profiles.dvae(LOADED_ONLY)
+    config = profiles.slate(LOADED_ONLY, "IN", 0).dvae
     runs.folder_of(runs.run_id(config), "smoke").mkdir(parents=True)
     with pytest.raises(runs.MissingRun, match="started and not finished"):
         runs.get(config, LOADED_ONLY)

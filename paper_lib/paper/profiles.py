@@ -249,11 +249,6 @@ _SLATE = {
 }
 
 
-def dvae(given) -> DVAERunConfig | None:
-    """Return the dVAE that all runs of a profile share, frozen; None where each trains its own."""
-    return _slate(given).dvae
-
-
 def slate(
     given,
     variant: str,
