@@ -42,8 +42,8 @@ def draw_row(ax, images: np.ndarray | None, title: str, count: int | None = None
 def draw_scene(axes, samples: dict[str, dict], index: int, titles: dict[str, str]) -> None:
     """Draw one test scene of SLATE, a row for each method.
 
-    On the first row stand the scene and the dVAE's picture of it; on every row what comes back from
-    the slots, and the scene as each slot sees it.
+    On every row stand the scene and the dVAE's picture of it, what comes back from the slots, and
+    the scene as each slot sees it.
 
     axes      one for each method
     samples   method -> `RunResult.samples`, {} for a run that has none; a method's name may be
@@ -60,22 +60,27 @@ def draw_scene(axes, samples: dict[str, dict], index: int, titles: dict[str, str
         if pictures:
             slots = slot_tiles(pictures["image"][index], pictures["attn"][index])
             made[method] = np.stack([pictures["reconstruction"][index], *slots])
-    _draw_rows(axes, given, made, titles)
+    slots = known["attn"].shape[-1] if known else 0
+    headings = ["scene", "dVAE", "from slots", *_slot_names(slots)]
+    _draw_rows(axes, given, made, titles, headings)
 
 
 def draw_decomposition(axes, samples: dict[str, dict], index: int, titles: dict[str, str]) -> None:
     """Draw one test scene of an autoencoder, a row for each method.
 
-    On the first row stand the scene and its true masks, if they are known; on every row the
-    reconstruction, the slot with the largest mask at each pixel, and every slot's component under
-    its mask. Arguments as `draw_scene`'s.
+    On every row stand the scene and its true masks, if they are known, the reconstruction, the slot
+    with the largest mask at each pixel, and every slot's component under its mask. Arguments as
+    `draw_scene`'s.
     """
     given = None
+    headings = ["scene"]
     known = _first_with_pictures(samples)
     if known:
         given = known["image"][index][None]
         if "true_masks" in known:
             given = np.stack([given[0], coloured(known["true_masks"][index])])
+            headings.append("true masks")
+        headings += ["from slots", "masks", *_slot_names(known["masks"].shape[1])]
     made = {}
     for method, pictures in samples.items():
         made[method] = None
@@ -86,7 +91,7 @@ def draw_decomposition(axes, samples: dict[str, dict], index: int, titles: dict[
             held = held.round().astype(np.uint8)
             largest = coloured(1 + masks.argmax(0))
             made[method] = np.stack([pictures["reconstruction"][index], largest, *held])
-    _draw_rows(axes, given, made, titles)
+    _draw_rows(axes, given, made, titles, headings)
 
 
 def draw_predictions(
@@ -164,23 +169,30 @@ def words(properties: np.ndarray) -> str:
     return f"{said['size']} {said['colour']}\n{said['material']} {said['shape']}"
 
 
-def _draw_rows(axes, given, made: dict, titles: dict[str, str]) -> None:
-    """Draw what is given on the first row alone, and right of its place what each method made.
+def _draw_rows(axes, given, made: dict, titles: dict[str, str], headings: list[str]) -> None:
+    """Draw on each row what is given, and then what the method made.
 
-    given   (n, H, W, 3), or None where no run has pictures
-    made    method -> (m, H, W, 3), or None for a run that has no pictures
+    given     (n, H, W, 3), or None where no run has pictures
+    made      method -> (m, H, W, 3), or None for a run that has no pictures
+    headings  n + m words, above the first row
     """
-    if given is not None:
-        given = bordered(given, BLACK)
-    for row, (ax, (method, own)) in enumerate(zip(axes, made.items())):
-        parts = []
-        if row == 0 and given is not None:
-            parts.append(given)
-        elif own is not None:
-            parts.append(np.full_like(given, WHITE))  # keeps the rows in line
+    for ax, (method, own) in zip(axes, made.items()):
+        tiles = None
         if own is not None:
-            parts.append(bordered(own, styles.colour(method.split(",")[0])))
-        draw_row(ax, np.concatenate(parts) if parts else None, titles[method])
+            colour = styles.colour(method.split(",")[0])
+            tiles = np.concatenate([bordered(given, BLACK), bordered(own, colour)])
+        draw_row(ax, tiles, titles[method])
+    drawn = [len(own) for own in made.values() if own is not None]
+    if drawn and made and next(iter(made.values())) is not None:
+        width = bordered(given, BLACK).shape[2] + 1  # with the white column between
+        centres = width * (np.arange(len(given) + drawn[0]) + 0.5) - 1
+        axes[0].set_xticks(centres, headings)
+        axes[0].tick_params(top=False, labeltop=True, bottom=False, labelbottom=False, pad=1)
+        axes[0].tick_params(labelsize=6, length=0)
+
+
+def _slot_names(count: int) -> list[str]:
+    return [f"slot {k}" for k in range(1, count + 1)]
 
 
 def _first_with_pictures(samples: dict[str, dict]) -> dict | None:
