@@ -1,5 +1,5 @@
 # make figures   set up, run what is missing, execute every notebook
-#                (PROFILE=smoke|quick|cpu|paper  ONLY=fig01_overview  JOBS=2  DEVICE=cpu)
+#                (PROFILE=smoke|quick|cpu|gpu|paper  ONLY=fig01_overview  JOBS=2  DEVICE=cpu)
 # make test      set up, then all checks
 # make lab       set up, then JupyterLab
 # make verify    train the first steps of committed runs again, and compare
@@ -54,6 +54,8 @@ bench: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@OMP_NUM_THREADS=1 $(BIN)/python -m bench
 
-# for maintainers: replay the committed results into the stored notebooks, figures/cpu and results/cpu/tables
+# for maintainers: replay the committed results into the stored notebooks, figures/cpu,
+# results/cpu/tables and the README's table of claims
 stored: setup
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/python -m paper_lib.paper.claims_table

@@ -39,7 +39,7 @@ def test_examples_run(name, elsewhere, monkeypatch):
             registry.update(content)
         plt.close("all")
     assert (elsewhere / "figures/smoke/fig99_slots.png").exists()
-    assert namespace["row"]["verdict"] == "inconclusive", "one seed decides nothing"
+    assert namespace["judged"].verdict == "inconclusive", "one seed decides nothing"
 
 
 def test_internal_links_lead_somewhere():

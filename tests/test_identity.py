@@ -62,7 +62,10 @@ def test_run_ids_are_what_they_were(profile):
         "vanilla without clipping": figures.tricks(given)["vanilla", "clipping"][0],
         "vanilla with one iteration": figures.iterations(given)["vanilla", 1][0],
         "IN on ShapeStacks": figures.generalisation(given)["ShapeStacks", "IN"][0],
-        "IN on photos, regenerated": figures.regeneration(given)["photos", "IN"][0],
+        "IN on photos, regenerated": RegenerationRunConfig(
+            slate=profiles.slate(given, "IN", 0, data__name="photos"),
+            images=profiles.REGENERATED_IMAGES[profile],
+        ),
         "every pair's cost": figures.solver_cost(given),
         "BB": figures.solvers(given)["without the tricks"]["BB"][0],
         "autoencoder": figures.segmentation(given)["IN"][0],

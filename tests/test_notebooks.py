@@ -13,7 +13,7 @@ from paper_lib.runs import ROOT
 FIGURES = dict.fromkeys(figures.NOTEBOOKS, [""]) | {
     "flagship": ["slots", ""],
     "fig01_overview": ["", "reconstructions"],
-    "fig04_qualitative": ["clevr", "shapestacks", "photos"],
+    "fig04_qualitative": ["clevr", "shapestacks"],
     "fig07_property_prediction": ["", "test_time", "scenes"],
     "fig08_segmentation_masks": ["", "training"],
     "data_gallery": ["", "statistics"],
@@ -22,6 +22,7 @@ TABLES = dict.fromkeys(figures.NOTEBOOKS, ["", "claims"]) | {
     "fig02_one_line": [""],
     "fig08_segmentation_masks": ["", "test_time", "spread", "claims"],
     "data_gallery": ["properties", "sources"],
+    "claims": [""],
 }
 # what no reader should see
 GARBAGE = re.compile(r"nan%|inf%|<bound method|<paper_lib|object at 0x|Traceback|\{n\}|Warning\b.*")
@@ -96,6 +97,6 @@ def test_every_notebook_that_is_looked_at_is_there():
 
 
 def test_a_wrong_parameter_ends_in_our_message(tmp_path):
-    words = "unknown profile 'huge': choose from smoke, quick, cpu, paper"
+    words = "unknown profile 'huge': choose from smoke, quick, cpu, gpu, paper"
     with pytest.raises(papermill.PapermillExecutionError, match=words):
         execute("fig03a_residuals", tmp_path, profile="huge")

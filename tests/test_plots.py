@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 
 from paper_lib.models import VARIANTS
 from paper_lib.paper import parameters, plots, profiles, styles, tables
+from paper_lib.paper.claims import Claim
 
 GIVEN = parameters.check("smoke")
 
@@ -136,10 +137,8 @@ def test_a_table_is_saved_three_times(elsewhere):
 
 
 def test_judged_claims_are_saved_and_said(elsewhere):
-    row = {"": "C0", "the claim": "words", "statistic": "a number", "holds if": "< 1"}
-    row |= {"mean": "0.5", "95% interval": "[0.4, 0.6]", "seeds": 3, "mean agrees": "yes"}
-    row["verdict"] = "supported"
-    said = tables.save_claims([row, row], "fig00_test", GIVEN)
+    judged = Claim("C0", "words", "a number", below=1.0).judge([0.4, 0.5, 0.6])
+    said = tables.save_claims([judged, judged], "fig00_test", GIVEN)
     assert said.count("C0, words: supported at this scale.") == 2 and said.count("\n\n") == 1
     stem = elsewhere / "results/smoke/tables/fig00_test_claims"
     assert pd.read_csv(stem.with_suffix(".csv"))["verdict"].tolist() == ["supported"] * 2

@@ -206,3 +206,77 @@ def test_the_papers_setting_takes_two_steps(config, tmp_path):
     if not isinstance(adjoint, Unrolled):  # nothing flows to the initial slots
         may_stay |= {"slot_attn.slot_mu", "slot_attn.slot_log_sigma"}
     assert unmoved <= may_stay
+
+
+# ---- between the committed results and the paper's setting: the gpu profile ----
+
+SHRUNK = {
+    "data.size": 16,
+    "data.num_scenes": 60,
+    "data.samples_per_pixel": 4,
+    "model.image_size": 16,
+    "model.d_model": 16,
+    "model.slot_size": 16,
+    "model.mlp_hidden_size": 16,
+    "model.vocab_size": 16,
+    "training.steps": 4,
+    "training.batch_size": 4,
+    "training.log_every": 1,
+    "training.eval_every": 2,
+    "dvae.training.steps": 2,
+    "dvae.training.eval_every": 2,
+    "dvae.training.log_every": 1,
+    "dvae.min_codes": 1,
+    "dvae.max_mse_fraction": 1e3,
+    "dvae.max_object_mse_fraction": 1e3,
+    "dvae.max_colour_error": 1e3,
+    "eval_images": 4,
+    "jacobian_images": 2,
+    "regenerate_images": 4,
+    "sample_images": 4,
+}
+
+
+def test_the_numbers_of_the_gpu_profile():
+    given = parameters.check("gpu")
+    flagship = figures.flagship(parameters.check("cpu"))["IN"][0].slate
+    pair = figures.vanilla_and_implicit(given)
+    assert given.seeds == given.swept_seeds == (0, 1, 2)
+    for config in [*pair["vanilla"], *pair["IN"]]:
+        assert (config.data, config.dvae) == (flagship.data, flagship.dvae)
+        assert_has(config.model, {"image_size": 64, "d_model": 192, "slot_size": 192})
+        assert_has(config.training, {"steps": 30_000, "precision": "bfloat16", "clip": 1.0})
+        # the schedule is the flagship's, stretched
+        for name in ("warmup_steps", "decay_steps"):
+            share = getattr(config.training, name) / config.training.steps
+            assert share == getattr(flagship.training, name) / flagship.training.steps
+    assert given.if_missing == "train", "nothing of it is committed"
+
+
+@pytest.mark.parametrize("method", ["vanilla", "IN"])
+def test_the_gpu_setting_trains_in_slices(method, elsewhere, monkeypatch):
+    """On the CPU, small: cut off after its first evaluation, it goes on as if it had not been."""
+    given = parameters.check("gpu", overrides=SHRUNK)
+    config = figures.vanilla_and_implicit(given)[method][0]
+    loss = SLATETask.loss
+
+    def cut_off(task, batch, step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return loss(task, batch, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SLATETask, "loss", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            runs.get(config, given)
+    resumed = runs.get(config, given)
+    assert resumed.summary["status"] == "finished"
+    assert resumed.metrics["step"].tolist() == [1, 2, 3, 4]
+    assert resumed.metrics["lr"].tolist() == pytest.approx(
+        [3e-4 * step / 1_500 * 0.5 ** (step / 15_000) for step in (1, 2, 3, 4)], rel=1e-3
+    )
+    monkeypatch.setenv("PAPER_RESULTS", str(elsewhere / "uninterrupted"))
+    whole = runs.get(config, given)
+    assert whole.folder != resumed.folder
+    pd.testing.assert_frame_equal(whole.metrics, resumed.metrics)
+    assert whole.summary["final"] == resumed.summary["final"]

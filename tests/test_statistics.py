@@ -12,6 +12,7 @@ from paper_lib.paper.statistics import (
     largest_rise,
     last,
     log_log_slope,
+    t_interval,
     thirds,
 )
 
@@ -86,6 +87,48 @@ def test_exponent(power):
     # fixed costs, which rule at small n, are in the lower half
     with_costs = curve(lambda k: 3 * k**power if k >= 8 else 999, n)
     assert exponent(with_costs) == pytest.approx(power, abs=1e-9)
+
+
+def test_the_interval_of_a_mean_is_students():
+    # a table of the t distribution says 4.303 for two degrees of freedom, 12.706 for one
+    mean, low, high = t_interval([1.0, 2.0, 3.0])
+    assert mean == 2 and low == pytest.approx(2 - 4.303 / math.sqrt(3), abs=1e-3)
+    assert high == pytest.approx(4 - low)
+    assert t_interval([1.0, 3.0])[2] == pytest.approx(2 + 12.706, abs=1e-3)
+    assert t_interval([4.0, 4.0, 4.0]) == (4, 4, 4)
+    narrow = t_interval([1.0, 2.0, 3.0], level=0.5)
+    assert low < narrow[1] < narrow[2] < high
+
+
+def test_the_interval_of_a_ratio_is_on_the_logarithm():
+    values = np.array([0.5, 1.0, 4.0])
+    mean, low, high = t_interval(values, ratio=True)
+    assert mean == pytest.approx(2 ** (1 / 3)), "the geometric mean"
+    assert np.log([mean, low, high]) == pytest.approx(t_interval(np.log(values)))
+    inverse = t_interval(1 / values, ratio=True)
+    assert inverse == pytest.approx((1 / mean, 1 / high, 1 / low))
+    with pytest.raises(ValueError, match="above 0, not -1"):
+        t_interval([1.0, -1.0], ratio=True)
+
+
+@pytest.mark.parametrize("ratio", [False, True])
+def test_too_few_values_have_no_interval(ratio):
+    assert all(math.isnan(value) for value in t_interval([], ratio))
+    mean, low, high = t_interval([3.0], ratio)
+    assert mean == pytest.approx(3) and math.isnan(low) and math.isnan(high)
+
+
+@pytest.mark.parametrize("ratio", [False, True])
+def test_students_interval_covers_the_truth_as_often_as_it_says(ratio):
+    """Also with three values, where the bootstrap's, little more than their range, does not."""
+    draws = np.random.default_rng(0).normal(0, 1, (2_000, 3))
+    covered = [0, 0]
+    for values in draws:
+        _, low, high = t_interval(np.exp(values) if ratio else values, ratio)
+        covered[0] += low <= (1 if ratio else 0) <= high
+        covered[1] += values.min() <= 0 <= values.max()
+    assert 0.935 < covered[0] / len(draws) < 0.965
+    assert covered[1] / len(draws) < 0.8
 
 
 def test_bootstrap():

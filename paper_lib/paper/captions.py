@@ -11,7 +11,7 @@ _SOURCES = {
     ("clevr", "generator"): "Generated CLEVR scenes, not the authors' files.",
     ("shapestacks", "generator"): "Generated ShapeStacks scenes, not the authors' files.",
     ("photos", "generator"): "Crops of 7 photographs (5 to train on, 1 to validate, 1 to test), "
-    "in place of COCO: inconclusive by construction.",
+    "in place of COCO.",
     ("clevr_mirror", "files"): "CLEVR-Mirror scenes, the authors' files.",
     ("clevr", "files"): "CLEVR scenes, the authors' files.",
     ("clevr_with_masks", "files"): "CLEVR with masks, the authors' file.",

@@ -18,6 +18,7 @@ from paper_lib.paper.profiles import (
     REGENERATED_IMAGES,
     complexity,
     data_sets,
+    has_tricks,
     slate,
     with_tricks,
 )
@@ -32,28 +33,53 @@ PAPERS_VARIANTS = ("vanilla", "IB", "BB", "IN", "BN")  # the rows of Table 2
 ALL_VARIANTS = (*PAPERS_VARIANTS, "AA", "AN")  # and ours
 
 
+# Which scale of a profile that has several (see profiles.py) the figures show; None: its own.
+PAIR_SCALE = None  # Figures 1, 2, 3a, 4, 9, 10, Table 3, Sec. 5.3
+SWEEP_SCALE = None  # Figures 3b, 5, 6, 12, 13
+
+
+def pair(given: Parameters, scale: str | None) -> dict[str, list[SLATERunConfig]]:
+    """Return vanilla and implicit at a scale: method -> runs, of the seeds that have been made."""
+    seeds = given.seeds
+    if scale == "flagship" and not given.custom:
+        seeds = FLAGSHIP_SEEDS.get(given.profile, seeds)
+    groups = {}
+    for method in METHODS:
+        groups[method] = [slate(given, method, seed, scale=scale) for seed in seeds]
+    return groups
+
+
 def vanilla_and_implicit(given: Parameters) -> dict[str, list[SLATERunConfig]]:
     """Return the pair that most figures compare: method -> runs."""
-    return {method: [slate(given, method, seed) for seed in given.seeds] for method in METHODS}
+    return pair(given, PAIR_SCALE)
+
+
+def swept_pair(given: Parameters) -> dict[str, list[SLATERunConfig]]:
+    """Return the pair that sweeps compare others with: method -> runs."""
+    return pair(given, SWEEP_SCALE)
+
+
+def _swept(given: Parameters, method: str, seed: int, steps=None, **changes) -> SLATERunConfig:
+    return slate(given, method, seed, steps, SWEEP_SCALE, **changes)
+
+
+def _with_tricks(given: Parameters, method: str, seed: int, **changes) -> SLATERunConfig:
+    return with_tricks(given, method, seed, SWEEP_SCALE, **changes)
 
 
 def flagship(given: Parameters) -> dict[str, list[RegenerationRunConfig]]:
     """Return the pair at the profile's largest scale, and its test images regenerated from their
     slots: method -> runs. Of the committed results these are the seeds that have been made."""
-    seeds = given.seeds
-    if not given.custom:
-        seeds = FLAGSHIP_SEEDS.get(given.profile, seeds)
-    groups = {}
-    for method in METHODS:
-        groups[method] = [
-            RegenerationRunConfig(
-                slate=slate(given, method, seed, scale="flagship"),
-                images=REGENERATED_IMAGES[given.profile],
-                features=_features(given),
-            )
-            for seed in seeds
-        ]
-    return groups
+    trained = pair(given, "flagship")
+    return {method: _regenerated(given, group) for method, group in trained.items()}
+
+
+def _regenerated(
+    given: Parameters, trained: list[SLATERunConfig], features: str | None = None
+) -> list[RegenerationRunConfig]:
+    """Return the test images of trained models, regenerated from their slots and scored."""
+    images, network = REGENERATED_IMAGES[given.profile], features or _features(given)
+    return [RegenerationRunConfig(slate=run, images=images, features=network) for run in trained]
 
 
 def _features(given: Parameters) -> str:
@@ -68,22 +94,22 @@ def solvers(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
     alone. The paper trains with all the optimisation tricks. The small profiles do so for the
     paper's pairs, beside training without, as elsewhere in them.
     """
-    pair = vanilla_and_implicit(given)
+    usual = swept_pair(given)
     plain = {}
     for name in ALL_VARIANTS:
-        plain[name] = pair.get(name) or [slate(given, name, seed) for seed in given.swept_seeds]
-    if given.profile == "paper":
+        plain[name] = usual.get(name) or [_swept(given, name, seed) for seed in given.swept_seeds]
+    if has_tricks(given, SWEEP_SCALE):
         return {"with all tricks": plain}
     tricked = {}
     for name in PAPERS_VARIANTS:
-        tricked[name] = [with_tricks(given, name, seed) for seed in given.swept_seeds]
+        tricked[name] = [_with_tricks(given, name, seed) for seed in given.swept_seeds]
     return {"without the tricks": plain, "with all tricks": tricked}
 
 
 def solver_cost(given: Parameters) -> ComplexityRunConfig:
     """Table 2's cost: time and memory of slot attention and of a training step under every pair, at
     the number of iterations that the runs train with."""
-    model = slate(given, "IN", 0).model
+    model = _swept(given, "IN", 0).model
     variants = next(iter(solvers(given).values()))
     return replace(
         complexity(given),
@@ -97,14 +123,14 @@ def tricks(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
     """Return the runs of Fig. 5: (method, what is removed of the optimisation tricks) -> runs."""
     removals = {
         "nothing": {},
-        "lr decay": {"training__lr_decay_epochs": None},
+        "lr decay": {"training__lr_decay_epochs": None, "training__decay_steps": None},
         "clipping": {"training__clip": None},
         "warm-up": {"training__warmup_steps": 0},
     }
     groups = {}
     for removed, changes in removals.items():
         for method in METHODS:
-            runs = [with_tricks(given, method, seed, **changes) for seed in given.swept_seeds]
+            runs = [_with_tricks(given, method, seed, **changes) for seed in given.swept_seeds]
             groups[method, removed] = runs
     return groups
 
@@ -115,9 +141,11 @@ def gradient_norms(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig
     The paper leaves out clipping; the small profiles' usual runs leave out every trick.
     """
     swept = tricks(given)
-    groups = {"clipping": {method: swept[method, "clipping"] for method in METHODS}}
-    if given.profile != "paper":
-        groups["any trick"] = vanilla_and_implicit(given)
+    groups = {}
+    for removed in ("nothing", "clipping"):
+        groups[removed] = {method: swept[method, removed] for method in METHODS}
+    if not has_tricks(given, SWEEP_SCALE):
+        groups["any trick"] = swept_pair(given)
     return groups
 
 
@@ -126,19 +154,18 @@ def iterations(given: Parameters) -> dict[tuple[str, int], list[SLATERunConfig]]
 
     Those that other figures show as well are as long as these need them.
     """
-    pair = vanilla_and_implicit(given)
-    usual = pair["IN"][0].model.num_iterations
-    counts = (1, 3, 5, 7, 11, 15) if given.profile in ("cpu", "paper") else (1, 7)
+    usual = swept_pair(given)
+    counts = (1, 7) if given.profile in ("smoke", "quick") else (1, 3, 5, 7, 11, 15)
     groups = {}
     for method in METHODS:
         for n in counts:
-            if n == usual:
-                groups[method, n] = pair[method]
+            if n == usual["IN"][0].model.num_iterations:
+                groups[method, n] = usual[method]
                 continue
             shared = (method, n) == ("vanilla", 1)  # with Fig. 6c
             steps = None if shared else ITERATIONS_STEPS.get(given.profile)
             groups[method, n] = [
-                slate(given, method, seed, steps, model__num_iterations=n)
+                _swept(given, method, seed, steps, model__num_iterations=n)
                 for seed in given.swept_seeds
             ]
     return groups
@@ -147,18 +174,17 @@ def iterations(given: Parameters) -> dict[tuple[str, int], list[SLATERunConfig]]
 def one_iteration(given: Parameters) -> dict[str, list[SLATERunConfig]]:
     """Fig. 6c: vanilla with one iteration, beside the pair."""
     vanilla = iterations(given)["vanilla", 1]
-    return {"vanilla, n = 1": vanilla, **vanilla_and_implicit(given)}
+    return {"vanilla, n = 1": vanilla, **swept_pair(given)}
 
 
 def precisions(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
-    """Return what is beyond the paper, the pair and the same in bfloat16: (method, precision) ->
-    runs."""
+    """Return what is beyond the paper, the pair in both precisions: (method, precision) -> runs."""
     groups = {}
-    for method, runs in vanilla_and_implicit(given).items():
-        groups[method, "float32"] = runs
-        groups[method, "bfloat16"] = [
-            slate(given, method, seed, training__precision="bfloat16") for seed in given.seeds
-        ]
+    for method in METHODS:
+        for precision in ("float32", "bfloat16"):
+            groups[method, precision] = [
+                _swept(given, method, seed, training__precision=precision) for seed in given.seeds
+            ]
     return groups
 
 
@@ -172,17 +198,18 @@ def generalisation(
         larger = {"data__size": size, "model__image_size": size}
     groups = {}
     for name, changes in data_sets(given).items():
-        seeds = given.swept_seeds if changes else given.seeds
+        seeds = given.seeds if name == "CLEVR-Mirror" else given.swept_seeds
         for method in METHODS:
-            runs = [slate(given, method, seed, **changes, **larger) for seed in seeds]
-            groups[name, method] = runs
+            groups[name, method] = [
+                slate(given, method, seed, scale=PAIR_SCALE, **changes, **larger) for seed in seeds
+            ]
     return groups
 
 
 def resolutions(given: Parameters) -> tuple[int, ...]:
     """Return the image sizes of Sec. 5.3: two at the paper's scale, the last of them that of
     Table 3; one elsewhere."""
-    size = slate(given, "IN", given.seeds[0]).data.size
+    size = slate(given, "IN", given.seeds[0], scale=PAIR_SCALE).data.size
     return (size, 96) if given.profile == "paper" and size < 96 else (size,)
 
 
@@ -200,14 +227,8 @@ def regeneration(
 ) -> dict[tuple[str, str], list[RegenerationRunConfig]]:
     """Return the runs of Table 3: (data set, method) -> the test images of every run, regenerated
     from their slots and scored; `features` as in `RegenerationRunConfig`."""
-    images = REGENERATED_IMAGES[given.profile]
-    groups = {}
-    for key, runs in generalisation(given, resolutions(given)[-1]).items():
-        groups[key] = [
-            RegenerationRunConfig(slate=run, images=images, features=features or _features(given))
-            for run in runs
-        ]
-    return groups
+    trained = generalisation(given, resolutions(given)[-1])
+    return {key: _regenerated(given, group, features) for key, group in trained.items()}
 
 
 def segmentation(given: Parameters) -> dict[str, list[AutoencoderRunConfig]]:
@@ -248,6 +269,10 @@ def _none(given: Parameters) -> dict:
     return {}
 
 
+def _all_that_is_judged(given: Parameters) -> dict:
+    return {name: NOTEBOOKS[name](given) for name in NOTEBOOKS if name not in ("claims", *UNJUDGED)}
+
+
 NOTEBOOKS = {
     "fig01_overview": vanilla_and_implicit,
     "flagship": flagship,
@@ -268,7 +293,9 @@ NOTEBOOKS = {
     "fig12_13_no_clipping": tricks,
     "bfloat16": precisions,
     "data_gallery": _none,
+    "claims": _all_that_is_judged,
 }
+UNJUDGED = ("data_gallery",)  # they show, and no statistic of theirs is judged
 
 
 def runs_of(notebook: str, given: Parameters) -> list:

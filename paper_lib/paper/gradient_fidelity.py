@@ -154,6 +154,23 @@ def compare(
     return pd.DataFrame(rows), check
 
 
+def difference_from_the_line(run: RunResult, seed: int = 0) -> float:
+    """Return the relative difference of IN's gradient from the paper's line written out.
+
+    It is of a run's trained cell, on its test scenes, in float64; `seed` draws the cotangent; nan
+    for a run that left no cell.
+    """
+    if not run.has_cell:
+        return NAN
+    solver = Iteration(run.config.model.num_iterations)
+    attention, inputs, slots = run.cell(solver, Neumann(terms=1), torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    cotangent = torch.randn(slots.shape, generator=generator, dtype=slots.dtype)
+    by_hand = one_added_line(attention, inputs, slots, cotangent)
+    ours = cell_gradient(attention, inputs, slots, cotangent)
+    return ((ours - by_hand).norm() / by_hand.norm()).item()
+
+
 def residuals(run: RunResult, steps: int) -> Tensor:
     """Iterate a run's trained cell on its test scenes, in float64.
 

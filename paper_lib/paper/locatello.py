@@ -18,6 +18,7 @@ LOCATELLO_SCALES = {
     "objects and 150,000 or 500,000 steps",
     "paper": "the paper's",
 }
+LOCATELLO_SCALES["gpu"] = LOCATELLO_SCALES["cpu"]  # these models need no GPU at that scale
 
 _CLEVR = {
     "smoke": DataConfig(
@@ -43,6 +44,7 @@ _CROWDED = {
     "cpu": {"num_scenes": 2_140, "min_objects": 5, "max_objects": 6},
     "paper": {"num_scenes": 2_140, "min_objects": 7, "max_objects": 10},
 }
+_CROWDED["gpu"] = _CROWDED["cpu"]
 
 _SMALL_AUTOENCODER = AutoencoderConfig(
     image_size=32,
@@ -126,6 +128,7 @@ _AUTOENCODER = {
     ),
     "paper": AutoencoderRunConfig(data=replace(_CLEVR["paper"], max_objects=6, crop=True)),
 }
+_AUTOENCODER["gpu"] = _AUTOENCODER["cpu"]
 
 _SMALL_PREDICTOR = SetPredictionConfig(image_size=32, channels=32, num_slots=5)
 _SET_PREDICTION = {
@@ -195,6 +198,7 @@ _SET_PREDICTION = {
     ),
     "paper": SetPredictionRunConfig(data=_CLEVR["paper"]),
 }
+_SET_PREDICTION["gpu"] = _SET_PREDICTION["cpu"]
 
 
 def autoencoder(given, variant: str, seed: int, **changes) -> AutoencoderRunConfig:

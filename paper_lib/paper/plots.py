@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
@@ -141,6 +142,33 @@ def colour_bars(ax, shares: dict[str, dict[str, float]]) -> None:
         middles.append(left + (len(by_colour) - 1) / 2)
         left += len(by_colour) + 1
     ax.set_xticks(middles, list(shares))
+
+
+def forest(ax, labels: list[str], judged: list) -> None:
+    """Draw judged claims, a row each from top to bottom: how far each lies on its claim's side.
+
+    A dot is the mean, a bar the 95% interval, where there is one; beyond the line the claim holds.
+
+    labels    what stands on the left
+    judged    `claims.Judged` with a mean and a threshold, all ratios, or none
+    """
+    colours = {"supported": "#2e8b57", "not supported": "#d62728"}
+    if judged and judged[0].ratio:
+        ax.set_xscale("log")
+        mark_value(ax, 1)
+    else:  # differences are of several units
+        ax.set_xscale("symlog", linthresh=0.1)
+        mark_value(ax, 0)
+    for row, claim in enumerate(judged):
+        mean, low, high = np.exp(claim.margin) if claim.ratio else claim.margin
+        look = {"color": colours.get(claim.verdict, "0.45"), "linewidth": 1.6}
+        if not np.isnan(low):
+            ax.plot([low, high], [row, row], **look)
+        filled = look["color"] if not np.isnan(low) else "white"
+        ax.plot(mean, row, "o", markersize=3.5, markerfacecolor=filled, **look)
+    ax.set(yticks=range(len(judged)), yticklabels=labels, ylim=(len(judged) - 0.5, -0.5))
+    ax.tick_params(axis="y", labelsize=6, length=0)
+    ax.grid(axis="y", linewidth=0.3, color="0.9")
 
 
 def steps_axis(ax) -> None:

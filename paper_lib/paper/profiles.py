@@ -3,6 +3,7 @@
 smoke   every code path in seconds, for tests
 quick   everything from scratch on two cores, for a first look
 cpu     the results that are committed
+gpu     between that and the paper's, for half an hour of a GPU
 paper   the paper's own setting, for a GPU
 
 The cpu profile has three scales of SLATE. Its own is that of the first results; "flagship" and
@@ -23,6 +24,8 @@ PROFILES = {
     "smoke": "a few steps at 16x16, to test that the code runs; shows nothing else",
     "quick": "32x32 on a frozen dVAE, to show that everything works; shows no more",
     "cpu": "32x32 on a frozen dVAE, not the paper's 64x64 or 96x96 and 250,000 steps",
+    "gpu": "64x64, at most 4 objects seen from close by, on a frozen dVAE, in bfloat16; not the "
+    "paper's smaller and more numerous objects, 12 slots, 8 layers and 250,000 steps",
     "paper": "the paper's, dVAE trained jointly",
 }
 # Of the scales that replace the cpu profile's own: see docs/protocol.md.
@@ -35,8 +38,14 @@ SCALES = {
 COMMITTED = ("cpu",)  # profiles whose results are in the repository
 
 # Seeds of the pair that most figures compare, and of every other run.
-SEEDS = {"smoke": (0,), "quick": (0,), "cpu": (0, 1, 2), "paper": (0, 1, 2, 3)}
-SWEPT_SEEDS = {"smoke": (0,), "quick": (0,), "cpu": (0,), "paper": (0, 1, 2, 3)}
+SEEDS = {
+    "smoke": (0,),
+    "quick": (0,),
+    "cpu": (0, 1, 2),
+    "gpu": (0, 1, 2),
+    "paper": (0, 1, 2, 3),
+}
+SWEPT_SEEDS = SEEDS | {"cpu": (0,)}
 
 # Seeds of the flagship that have been made, where results are committed.
 FLAGSHIP_SEEDS = {"cpu": (0,)}
@@ -46,11 +55,25 @@ FLAGSHIP_SEEDS = {"cpu": (0,)}
 
 NO_TRICKS = {"warmup_steps": 0, "clip": None, "lr_decay_epochs": None}
 # The paper's. Small: the same share of training for the warm-up, and the nearest to it that whole
-# evaluations allow for the decay.
+# evaluations allow for the decay. By docs/protocol.md: a twentieth of training for the warm-up, and
+# a decay by steps.
 TRICKS = {
     "smoke": {"warmup_steps": 2, "clip": 1.0, "lr_decay_epochs": 1},
     "quick": {"warmup_steps": 12, "clip": 1.0, "lr_decay_epochs": 1},
     "cpu": {"warmup_steps": 360, "clip": 1.0, "lr_decay_epochs": 1},
+    "cpu flagship": {
+        "warmup_steps": 400,
+        "clip": 1.0,
+        "lr_decay_epochs": None,
+        "decay_steps": 4_000,
+    },
+    "cpu sweep": {
+        "warmup_steps": 500,
+        "clip": 1.0,
+        "lr_decay_epochs": None,
+        "decay_steps": 5_000,
+    },
+    "gpu": {"warmup_steps": 1_500, "clip": 1.0, "lr_decay_epochs": None, "decay_steps": 15_000},
     "paper": {"warmup_steps": 30_000, "clip": 1.0, "lr_decay_epochs": 4},
 }
 # Training steps of a sweep where they are not the profile's own.
@@ -86,6 +109,7 @@ _CLEVR_MIRROR = {
     ),
     "paper": DataConfig(size=64, num_scenes=100_000),
 }
+_CLEVR_MIRROR["gpu"] = _CLEVR_MIRROR["cpu flagship"]
 
 # The dVAE that all runs of a profile share, frozen. At the paper's learning rate and temperatures a
 # dVAE this small collapses to a few codes; at these it does not.
@@ -159,6 +183,7 @@ _DVAE = {
     ),
     "paper": None,  # each run trains its own, as the authors do
 }
+_DVAE["gpu"] = _DVAE["cpu flagship"]
 
 _SMALL_SLATE = {
     "d_model": 64,
@@ -213,10 +238,7 @@ _SLATE = {
             lr=1e-3,
             steps=8_000,
             batch_size=32,
-            warmup_steps=400,
-            clip=1.0,
-            lr_decay_epochs=None,
-            decay_steps=4_000,
+            **TRICKS["cpu flagship"],
             eval_every=250,
             precision="bfloat16",
             arithmetic=2,
@@ -230,14 +252,25 @@ _SLATE = {
             lr=1e-3,
             steps=10_000,
             batch_size=32,
-            warmup_steps=500,
-            clip=1.0,
-            lr_decay_epochs=None,
-            decay_steps=5_000,
+            **TRICKS["cpu sweep"],
             eval_every=250,
             arithmetic=2,
         ),
         dvae=_DVAE["cpu sweep"],
+    ),
+    "gpu": SLATERunConfig(
+        model=SLATEConfig(image_size=64, vocab_size=256, num_slots=7),
+        data=_CLEVR_MIRROR["gpu"],
+        # A run that is cut off goes on from its last evaluation.
+        training=TrainingConfig(
+            lr=3e-4,
+            steps=30_000,
+            batch_size=32,
+            **TRICKS["gpu"],
+            eval_every=500,
+            precision="bfloat16",
+        ),
+        dvae=_DVAE["gpu"],
     ),
     "paper": SLATERunConfig(
         model=SLATEConfig(image_size=64, vocab_size=4096, num_dec_blocks=8, num_heads=8),
@@ -305,36 +338,41 @@ def scale_of(given, config: SLATERunConfig) -> str:
     return PROFILES[given.profile]
 
 
-def with_tricks(given, variant: str, seed: int, **changes) -> SLATERunConfig:
+def with_tricks(
+    given, variant: str, seed: int, scale: str | None = None, **changes
+) -> SLATERunConfig:
     """Return a SLATE that is trained with all the optimisation tricks, but for the `changes`."""
-    tricks = {f"training__{name}": value for name, value in TRICKS[given.profile].items()}
+    used = TRICKS.get(f"{given.profile} {scale}", TRICKS[given.profile])
+    tricks = {f"training__{name}": value for name, value in used.items()}
     steps = TRICKS_STEPS.get(given.profile)
-    return slate(given, variant, seed, steps=steps, **(tricks | changes))
+    return slate(given, variant, seed, steps=steps, scale=scale, **(tricks | changes))
 
 
-STAND_INS = ("photos",)  # data sets too small to decide a claim about what they stand in for
+def has_tricks(given, scale: str | None = None) -> bool:
+    """Return whether a profile's usual runs are trained with all the tricks, before overrides."""
+    return _slate(given, scale).training.clip is not None
 
 
 def data_sets(given) -> dict[str, dict]:
-    """Return the three data sets of Sec. 5.3 by the name that figures show, as changes for `slate`.
+    """Return the data sets of Sec. 5.3 by the name that figures show, as changes for `slate`.
 
-    Photographs stand in for COCO, under their own name, except at the paper's scale and where the
-    authors' files are asked for.
+    COCO is among them at the paper's scale and where the authors' files are asked for: there is
+    nothing to generate it with.
     """
     stacks = {
         "data__name": "shapestacks",
         "data__min_objects": 2,
         "data__max_objects": min(6, _CLEVR_MIRROR[given.profile].max_objects),
     }
-    sets = {"CLEVR-Mirror": {}, "ShapeStacks": stacks}
+    sets = {"CLEVR-Mirror": {"data__name": "clevr_mirror"}, "ShapeStacks": stacks}
     if given.profile == "paper" or given.overrides.get("data.door") == "files":
         return sets | {"COCO-2017": {"data__name": "coco", "data__door": "files"}}
-    return sets | {"photos": {"data__name": "photos"}}
+    return sets
 
 
 # Test images that Table 3 regenerates (None: all): more than the stand-in for Inception has
 # features, and about two minutes of one core.
-REGENERATED_IMAGES = {"smoke": 2, "quick": 64, "cpu": 512, "paper": None}
+REGENERATED_IMAGES = {"smoke": 2, "quick": 64, "cpu": 512, "gpu": None, "paper": None}
 
 
 # ---- what is measured without training ----
@@ -343,6 +381,7 @@ _COMPLEXITY = {
     "smoke": ComplexityRunConfig(batch=2, tokens=16, size=16, iterations=(1, 2, 4), repeats=2),
     "quick": ComplexityRunConfig(batch=8, tokens=64, size=64, repeats=5),
     "cpu": ComplexityRunConfig(batch=32, tokens=64, size=64, repeats=15),
+    "gpu": ComplexityRunConfig(batch=32, tokens=256, size=192, repeats=15),
     "paper": ComplexityRunConfig(batch=50, tokens=256, slots=12, size=192, repeats=15),
 }
 
@@ -353,7 +392,7 @@ def complexity(given) -> ComplexityRunConfig:
 
 
 # The scenes of each data set of which the gallery shows statistics.
-GALLERY_ITEMS = {"smoke": 4, "quick": 100, "cpu": 100, "paper": 2_000}
+GALLERY_ITEMS = {"smoke": 4, "quick": 100, "cpu": 100, "gpu": 100, "paper": 2_000}
 
 
 def changed(config, given, variant: str, seed: int, changes: dict):

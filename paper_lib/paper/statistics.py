@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 
 def thirds(curve: pd.Series) -> float:
@@ -52,12 +53,40 @@ def log_log_slope(curve: pd.Series) -> float:
     return float(slope)
 
 
+def t_interval(
+    values: np.ndarray, ratio: bool = False, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Return the mean of independent values and Student's t interval of that mean.
+
+    ratio   whether the values are ratios, above 0: mean and interval are then those of their
+            logarithms, exponentiated (so the mean is the geometric one, and the interval of the
+            inverse ratios is the inverse interval)
+
+    One value has a mean and no interval, no value has neither: nan. Raises ValueError for a ratio
+    that is not above 0.
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) == 0:
+        return float("nan"), float("nan"), float("nan")
+    if ratio:
+        if values.min() <= 0:
+            raise ValueError(f"a ratio is above 0, not {values.min()}")
+        return tuple(float(np.exp(value)) for value in t_interval(np.log(values), level=level))
+    mean = float(values.mean())
+    if len(values) == 1:
+        return mean, float("nan"), float("nan")
+    half = float(stats.sem(values) * stats.t.ppf((1 + level) / 2, len(values) - 1))
+    return mean, mean - half, mean + half
+
+
 def bootstrap_mean(
     values: np.ndarray, draws: int = 10_000, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Return the mean of the values and the percentile bootstrap interval of that mean.
+    """Return the mean of many values, such as images' errors, and its percentile bootstrap
+    interval.
 
-    It is the same for the same values, and nan three times for no values.
+    Of a few values, such as seeds, that is little more than their range: see `t_interval`. It is
+    the same for the same values, and nan three times for no values.
     """
     if len(values) == 0:
         return float("nan"), float("nan"), float("nan")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from paper_lib.paper.claims import sentence
+from paper_lib.paper.claims import Judged
 from paper_lib.runs import results_root
 from paper_lib.system.files import whole
 
@@ -47,10 +47,10 @@ def save_table(table: pd.DataFrame, notebook: str, given, part: str = "") -> pd.
     return table
 
 
-def save_claims(rows: list[dict], notebook: str, given) -> str:
-    """Save judged claims, rows of `Claim.judge`, as the table <notebook>_claims.
+def save_claims(judged: list[Judged], notebook: str, given) -> str:
+    """Save judged claims as the table <notebook>_claims.
 
     Returns them in words, a paragraph each.
     """
-    save_table(pd.DataFrame(rows), notebook, given, part="claims")
-    return "\n\n".join(sentence(row) for row in rows)
+    save_table(from_rows([claim.row() for claim in judged]), notebook, given, part="claims")
+    return "\n\n".join(claim.sentence() for claim in judged)

@@ -95,8 +95,17 @@ def get(config: RunConfig, request: Request) -> RunResult:
 
 
 def get_all(groups: dict, request: Request) -> dict:
-    """`get` every run of a figure: name -> results, in the order of the seeds."""
-    return {name: [get(config, request) for config in configs] for name, configs in groups.items()}
+    """`get` every run of a figure: name -> results, in the order of the seeds.
+
+    Groups may be grouped themselves.
+    """
+    found = {}
+    for name, group in groups.items():
+        if isinstance(group, dict):
+            found[name] = get_all(group, request)
+        else:
+            found[name] = [get(config, request) for config in group]
+    return found
 
 
 def with_needs(configs: list[RunConfig]) -> list[RunConfig]:
