@@ -294,6 +294,31 @@ def test_the_runs_of_the_protocol_differ_in_what_they_are_for():
     assert set(everything) <= set(figures.all_runs(GIVEN["cpu"]))
 
 
+def test_figures_can_move_to_the_runs_of_the_protocol(monkeypatch):
+    """By two names and the seeds, and then they find those that have been made for them."""
+    given = GIVEN["cpu"]
+    monkeypatch.setattr(figures, "PAIR_SCALE", "flagship")
+    monkeypatch.setattr(figures, "SWEEP_SCALE", "sweep")
+    monkeypatch.setitem(figures.FLAGSHIP_SEEDS, "cpu", (0, 1, 2))
+    made = set(every_config(evidence.evidence(given)))
+    for name in (
+        "fig01_overview",
+        "flagship",
+        "fig03a_residuals",
+        "fig04_qualitative",
+        "sec53_validation_loss",
+        "fig05_optimization_tricks",
+        "fig06a_gradient_norms",
+        "fig06b_iterations",
+        "fig06c_one_iteration",
+        "fig12_13_no_clipping",
+    ):
+        shown = slates(given, [name])
+        assert shown and set(shown) <= made, name
+    usual = figures.tricks(given)
+    assert usual["IN", "nothing"] == figures.swept_pair(given)["IN"][: len(given.swept_seeds)]
+
+
 @every_profile
 def test_one_iteration_beside_the_pair(profile):
     given = GIVEN[profile]

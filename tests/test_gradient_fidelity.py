@@ -1,6 +1,7 @@
 """Gradients by each estimator against the exact implicit one, and what a trained cell says."""
 
 import inspect
+import math
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -156,6 +157,13 @@ def test_compare_on_a_trained_cell(smoke, monkeypatch):
     assert table["difference"].notna().all()
 
 
+def test_the_gradient_of_a_trained_cell_is_the_lines(smoke, monkeypatch):
+    assert fidelity.difference_from_the_line(smoke.IN) == 0
+    twice = fidelity.cell_gradient
+    monkeypatch.setattr(fidelity, "cell_gradient", lambda *given: 2 * twice(*given))
+    assert fidelity.difference_from_the_line(smoke.IN) == pytest.approx(1)
+
+
 SOLVED = ["spectral radius", "gain of (I - J)^-1"]  # what decides whether Eq. 2 can be solved
 
 
@@ -228,3 +236,4 @@ def test_a_run_that_left_no_cell_has_no_statistics(smoke, tmp_path):
     gone = replace(smoke.IN, folder=tmp_path)
     assert fidelity.solver_statistics(gone) == {}
     assert fidelity.residuals(gone, 5).isnan().all()
+    assert math.isnan(fidelity.difference_from_the_line(gone))

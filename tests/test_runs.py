@@ -37,6 +37,14 @@ def nothing_is_performed(monkeypatch):
 # ---- loaded, or missing ----
 
 
+def test_runs_of_groups_within_groups_are_got(smoke, nothing_is_performed):
+    one, two = smoke.vanilla.config, smoke.IN.config
+    found = runs.get_all({"a": {"x": [one], "y": [two, one]}, "b": [two]}, LOADED_ONLY)
+    folders = {name: [run.folder for run in group] for name, group in found["a"].items()}
+    assert folders == {"x": [smoke.vanilla.folder], "y": [smoke.IN.folder, smoke.vanilla.folder]}
+    assert [run.folder for run in found["b"]] == [smoke.IN.folder]
+
+
 def test_a_missing_run_names_itself_and_the_remedy(elsewhere, nothing_is_performed):
     for profile in ("smoke", "cpu"):
         given = parameters.check(profile, if_missing="error")

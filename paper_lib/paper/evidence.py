@@ -25,7 +25,7 @@ THREE, FOUR, FIVE = range(3), range(4), range(5)
 
 def evidence(given: Parameters) -> dict[str, list[RunConfig]]:
     """Return the runs of the protocol by what they are for, the most valuable first."""
-    stacks = data_sets(given)["ShapeStacks"] | {"data__max_objects": 4}
+    stacks = data_sets(given, "flagship")["ShapeStacks"]
     no_decay, no_clip = {"training__decay_steps": None}, {"training__clip": None}
     no_warmup = {"training__warmup_steps": 0}
     flagship = _pair(given, "flagship", THREE)

@@ -34,19 +34,24 @@ ALL_VARIANTS = (*PAPERS_VARIANTS, "AA", "AN")  # and ours
 
 
 # Which scale of a profile that has several (see profiles.py) the figures show; None: its own.
-PAIR_SCALE = None  # Figures 1, 2, 3a, 4, 9, 10, Table 3, Sec. 5.3
-SWEEP_SCALE = None  # Figures 3b, 5, 6, 12, 13
+PAIR_SCALE = None  # Figures 1, 2, 3a, 4, 9, 10, 12, 13, Table 3, Sec. 5.3; else "flagship"
+SWEEP_SCALE = None  # Figures 3b, 5, 6; else "sweep"
 
 
 def pair(given: Parameters, scale: str | None) -> dict[str, list[SLATERunConfig]]:
     """Return vanilla and implicit at a scale: method -> runs, of the seeds that have been made."""
-    seeds = given.seeds
-    if scale == "flagship" and not given.custom:
-        seeds = FLAGSHIP_SEEDS.get(given.profile, seeds)
+    seeds = _seeds(given, scale, given.seeds)
     groups = {}
     for method in METHODS:
         groups[method] = [slate(given, method, seed, scale=scale) for seed in seeds]
     return groups
+
+
+def _seeds(given: Parameters, scale: str | None, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the seeds of the flagship that have been made; at other scales the usual ones."""
+    if scale == "flagship" and not given.custom:
+        return FLAGSHIP_SEEDS.get(given.profile, usual)
+    return usual
 
 
 def vanilla_and_implicit(given: Parameters) -> dict[str, list[SLATERunConfig]]:
@@ -135,6 +140,18 @@ def tricks(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
     return groups
 
 
+def no_clipping(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
+    """Return the runs of Figures 12 and 13: (method, what is removed of the tricks) -> runs."""
+    seeds = _seeds(given, PAIR_SCALE, given.swept_seeds)
+    groups = {}
+    for method in ("IN", "vanilla"):
+        for removed, changes in {"nothing": {}, "clipping": {"training__clip": None}}.items():
+            groups[method, removed] = [
+                with_tricks(given, method, seed, PAIR_SCALE, **changes) for seed in seeds
+            ]
+    return groups
+
+
 def gradient_norms(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
     """Return the runs of Fig. 6a: what is left out -> method -> runs.
 
@@ -163,7 +180,7 @@ def iterations(given: Parameters) -> dict[tuple[str, int], list[SLATERunConfig]]
                 groups[method, n] = usual[method]
                 continue
             shared = (method, n) == ("vanilla", 1)  # with Fig. 6c
-            steps = None if shared else ITERATIONS_STEPS.get(given.profile)
+            steps = None if shared or SWEEP_SCALE else ITERATIONS_STEPS.get(given.profile)
             groups[method, n] = [
                 _swept(given, method, seed, steps, model__num_iterations=n)
                 for seed in given.swept_seeds
@@ -197,8 +214,9 @@ def generalisation(
     if size and size != resolutions(given)[0]:
         larger = {"data__size": size, "model__image_size": size}
     groups = {}
-    for name, changes in data_sets(given).items():
-        seeds = given.seeds if name == "CLEVR-Mirror" else given.swept_seeds
+    for name, changes in data_sets(given, PAIR_SCALE).items():
+        usual = given.seeds if name == "CLEVR-Mirror" else given.swept_seeds
+        seeds = _seeds(given, PAIR_SCALE, usual)
         for method in METHODS:
             groups[name, method] = [
                 slate(given, method, seed, scale=PAIR_SCALE, **changes, **larger) for seed in seeds
@@ -290,7 +308,7 @@ NOTEBOOKS = {
     "fig07_property_prediction": property_prediction,
     "fig08_segmentation_masks": segmentation,
     "fig09_10_decompositions": vanilla_and_implicit,
-    "fig12_13_no_clipping": tricks,
+    "fig12_13_no_clipping": no_clipping,
     "bfloat16": precisions,
     "data_gallery": _none,
     "claims": _all_that_is_judged,

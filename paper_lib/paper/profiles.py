@@ -353,7 +353,7 @@ def has_tricks(given, scale: str | None = None) -> bool:
     return _slate(given, scale).training.clip is not None
 
 
-def data_sets(given) -> dict[str, dict]:
+def data_sets(given, scale: str | None = None) -> dict[str, dict]:
     """Return the data sets of Sec. 5.3 by the name that figures show, as changes for `slate`.
 
     COCO is among them at the paper's scale and where the authors' files are asked for: there is
@@ -362,7 +362,7 @@ def data_sets(given) -> dict[str, dict]:
     stacks = {
         "data__name": "shapestacks",
         "data__min_objects": 2,
-        "data__max_objects": min(6, _CLEVR_MIRROR[given.profile].max_objects),
+        "data__max_objects": min(6, _slate(given, scale).data.max_objects),
     }
     sets = {"CLEVR-Mirror": {"data__name": "clevr_mirror"}, "ShapeStacks": stacks}
     if given.profile == "paper" or given.overrides.get("data.door") == "files":
