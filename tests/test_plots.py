@@ -126,6 +126,25 @@ def test_a_caption_of_its_own_is_what_stands_under_a_figure(elsewhere):
     plt.close(fig)
 
 
+@pytest.mark.parametrize("ratio, threshold", [(True, 1), (False, 0)])
+def test_a_forest_has_a_row_a_claim_on_its_side_of_the_line(ratio, threshold):
+    claim = Claim("C0", "words", "statistic", below=2.0, ratio=ratio)
+    judged = [claim.judge(values) for values in ([1.0, 1.1, 1.2], [4.0], [1.0, 2.0, 4.0])]
+    fig, ax = plots.figure()
+    plots.forest(ax, ["a", "b", "c"], judged)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1], "from top to bottom"
+    line, *drawn = ax.get_lines()
+    assert line.get_xdata() == [threshold] * 2
+    bars = [found for found in drawn if len(found.get_xdata()) == 2]
+    dots = [found for found in drawn if len(found.get_xdata()) == 1]
+    assert [bar.get_ydata()[0] for bar in bars] == [0, 2], "one seed has no interval"
+    assert bars[0].get_xdata().min() > threshold and bars[0].get_color() == "#2e8b57"
+    assert bars[1].get_xdata().min() < threshold < bars[1].get_xdata().max()
+    assert dots[1].get_xdata()[0] < threshold and dots[1].get_markerfacecolor() == "white"
+    plt.close(fig)
+
+
 def test_a_table_is_saved_three_times(elsewhere):
     table = pd.DataFrame({"a": [1, 2], "b & c": ["x_1", "50%"]})
     assert tables.save_table(table, "tab00_test", GIVEN, part="part") is table

@@ -42,7 +42,7 @@ def check(
 ) -> Parameters:
     """Check a notebook's parameters. Raises ValueError with the remedy where they make no sense.
 
-    profile     smoke, quick, cpu or paper: see `profiles.PROFILES`
+    profile     smoke, quick, cpu, gpu or paper: see `profiles.PROFILES`
     seeds       a seed or a list of seeds; None takes the profile's own: at the cpu scale three for
                 the pair that most figures compare, and one for the rest
     device      "cpu", "cuda", "cuda:1", ...

@@ -3,7 +3,7 @@
 smoke   every code path in seconds, for tests
 quick   everything from scratch on two cores, for a first look
 cpu     the results that are committed
-gpu     between that and the paper's, for half an hour of a GPU
+gpu     between that and the paper's, for a GPU: minutes a run
 paper   the paper's own setting, for a GPU
 
 The cpu profile has three scales of SLATE. Its own is that of the first results; "flagship" and
