@@ -32,7 +32,7 @@ def table(judged: dict[str, list], given) -> pd.DataFrame:
             row["share of the paper's effect"] = percent(claim.share)
             row["the paper's words"] = published.WORDS.get(claim.number, "")
             row["shown in"] = notebook
-            row["runs"] = runs_in_words(notebook, given)
+            row["runs"] = "" if math.isnan(claim.mean) else runs_in_words(notebook, given)
             rows.append(row)
     rows.sort(key=lambda row: order(row[""]))
     return tables.from_rows(rows)
@@ -50,10 +50,10 @@ def percent(share: float) -> str:
 
 def runs_in_words(notebook: str, given) -> str:
     """Say what a notebook's runs are: 32x32, 3,000 steps, first protocol."""
-    configs = list(figures.every_config(figures.NOTEBOOKS[notebook](given)))
+    configs = figures.every_config(figures.NOTEBOOKS[notebook](given))
     trained = [getattr(config, "slate", config) for config in configs]
     trained = [config for config in trained if hasattr(config, "training")]
-    if not trained:
+    if not trained:  # timed only
         return ""
     sizes = sorted({config.data.size for config in trained})
     steps = sorted({config.training.steps for config in trained})
@@ -61,8 +61,8 @@ def runs_in_words(notebook: str, given) -> str:
     said.append(f"{' or '.join(f'{count:,}' for count in steps)} steps")
     if given.profile == "cpu":
         second = set(figures.every_config(evidence(given)))
-        governed = [config in second for config in configs]
-        said.append(f"{'second' if all(governed) else 'first'} protocol")
+        protocols = {"second" if config in second else "first" for config in trained}
+        said.append(f"{' and '.join(sorted(protocols))} protocol")
     return ", ".join(said)
 
 
