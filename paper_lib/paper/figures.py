@@ -229,6 +229,13 @@ def property_prediction(given: Parameters) -> dict[tuple[str, int], list[SetPred
     return groups
 
 
+def trained_cells(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
+    """Return the runs whose trained cells our own questions look at: scale -> method -> runs."""
+    scored = flagship(given)
+    large = {method: [run.slate for run in group] for method, group in scored.items()}
+    return {"pair": vanilla_and_implicit(given), "flagship": large}
+
+
 # ---- which notebook shows which ----
 
 
@@ -267,6 +274,8 @@ NOTEBOOKS = {
     "fig09_10_decompositions": vanilla_and_implicit,
     "fig12_13_no_clipping": tricks,
     "bfloat16": precisions,
+    "ext01_gradient_fidelity": trained_cells,
+    "ext05_fixed_points": trained_cells,
     "data_gallery": _none,
 }
 

@@ -24,7 +24,7 @@ G1_ONE_STEP = Claim(
 G2_GMRES = Claim(
     number="G2",
     words="{method}: for as many products with J, GMRES is nearer than the series",
-    statistic="relative error of the gradient at the fixed point: GMRES of 8 steps / Neumann series "
+    statistic="relative error of the gradient at the fixed point: GMRES of 8 steps / the series "
     "of 8 terms, median over scenes",
     below=0.5,
 )
