@@ -14,16 +14,22 @@ import torch.nn.functional as F
 from torch.autograd.graph import saved_tensors_hooks
 
 from paper_lib.fixed_point import (
+    GMRES,
     Anderson,
     Broyden,
+    Checkpointed,
     Implicit,
     Iteration,
     Neumann,
+    Phantom,
     Result,
     Search,
+    StraightThrough,
+    Truncated,
     Unrolled,
     fixed_point,
     jacobian,
+    jacobian_regularisation,
     one_step_gradient,
     spectral_norm,
     spectral_radius,
@@ -31,7 +37,17 @@ from paper_lib.fixed_point import (
 
 f64 = torch.float64
 SOLVERS = [Iteration(300, tol=1e-11), Broyden(60, tol=1e-11), Anderson(60, tol=1e-11)]
-ADJOINTS = [Unrolled(), Neumann(), Neumann(3), Neumann(2, damping=0.5), Implicit(Broyden(20))]
+# one more application of f, at the detached z
+ONE_MORE = [Neumann(), Neumann(3), Neumann(2, 0.5), Implicit(Broyden(20)), Implicit(GMRES(20))]
+BLACK_BOX = [*ONE_MORE, StraightThrough(), Phantom(3, damping=1.0)]  # with any solver
+ADJOINTS = [Unrolled(), Checkpointed(), Truncated(2), *BLACK_BOX]
+
+
+def applications(adjoint):
+    """How often f is applied beside the solver's own steps."""
+    if isinstance(adjoint, (Unrolled, Checkpointed, Truncated)):
+        return 0
+    return adjoint.steps if isinstance(adjoint, Phantom) else 1
 
 
 def name(x):
@@ -158,7 +174,9 @@ def test_solvers_in_low_precision(solver, dtype, tol, adjoint):
     "solver", [Iteration(100), Broyden(20, 1e-4), Anderson(20, 1e-4)], ids=name
 )
 @pytest.mark.parametrize(
-    "adjoint", [Neumann(), Implicit(Broyden(20, 1e-4)), Implicit(Anderson(20, 1e-4))], ids=name
+    "adjoint",
+    [Neumann(), *(Implicit(solver(20, 1e-4)) for solver in (Broyden, Anderson, GMRES))],
+    ids=name,
 )
 def test_under_autocast(solver, adjoint):
     """The map answers in bfloat16, and the state stays in float32.
@@ -233,7 +251,7 @@ def test_residuals_are_those_of_the_iterates(solver):
 
 @pytest.mark.parametrize("adjoint", ADJOINTS, ids=name)
 def test_iteration_counts_and_residuals(adjoint):
-    """n steps are n applications of f, and one more for the gradient, except when unrolled.
+    """n steps are n applications of f, and one or more for the gradient, except when unrolled.
 
     Row k is the residual at z_k.
     """
@@ -249,12 +267,14 @@ def test_iteration_counts_and_residuals(adjoint):
         solver=Iteration(6),
         adjoint=adjoint,
     )
-    assert len(calls) == 6 + (adjoint != Unrolled())
+    assert len(calls) == 6 + applications(adjoint)
     torch.testing.assert_close(solution.residuals, torch.stack(residuals))
     assert (
         (solution.steps == 6).all() and not solution.converged.any() and not solution.failed.any()
     )
-    torch.testing.assert_close(solution.value, z if adjoint == Unrolled() else f(z))
+    for _ in range(applications(adjoint)):
+        z = f(z)
+    torch.testing.assert_close(solution.value, z)
 
 
 @pytest.mark.parametrize("solver", [Broyden(12), Anderson(12, history=2)], ids=name)
@@ -580,7 +600,13 @@ def implicit(problem, z):
 
 @pytest.mark.parametrize(
     "linear_solver",
-    [Iteration(400), Iteration(400, 1e-12), Broyden(60, 1e-11), Anderson(60, 1e-11)],
+    [
+        Iteration(400),
+        Iteration(400, 1e-12),
+        Broyden(60, 1e-11),
+        Anderson(60, 1e-11),
+        GMRES(9, 1e-11),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("solver", SOLVERS, ids=name)
@@ -712,7 +738,7 @@ def test_unrolled_with_tolerance_stops_each_sample_by_itself():
     )
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS[1:], ids=str)
+@pytest.mark.parametrize("adjoint", [*ONE_MORE, Phantom()], ids=str)
 @pytest.mark.parametrize("solver", [Iteration(3), Broyden(3), Anderson(3)], ids=name)
 def test_nothing_flows_to_the_initial_guess(adjoint, solver):
     problem = Tanh()
@@ -720,6 +746,217 @@ def test_nothing_flows_to_the_initial_guess(adjoint, solver):
     mu = z0 * 1.0  # a guess that is computed, as slot attention's is
     fixed_point(problem, mu, solver=solver, adjoint=adjoint).value.sum().backward()
     assert z0.grad is None and all(t.grad is not None for t in problem.leaves)
+
+
+# ---------------------------------------------------------------- relatives of unrolling
+
+
+def draw(*shape, seed=3):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=f64)
+
+
+@pytest.mark.parametrize("tol", [0.0, 1e-4])
+def test_checkpointed_is_unrolled_bit_for_bit(tol):
+    """The same gradients, of value and aux, at twice the applications of f."""
+    calls, gradients = [], []
+    for adjoint in (Unrolled(), Checkpointed()):
+        problem, z0 = Tanh(scale=0.5), draw(3, 6).requires_grad_()
+        before = len(calls)
+        solution = fixed_point(
+            lambda z, problem=problem: (calls.append(1) or problem(z), z.sin()),
+            z0,
+            solver=Iteration(5, tol),
+            adjoint=adjoint,
+            has_aux=True,
+        )
+        assert len(calls) - before == 5
+        outputs = [solution.value, solution.aux]
+        cotangents = [problem.g, torch.ones_like(problem.g)]
+        gradients.append(torch.autograd.grad(outputs, [z0, *problem.leaves], cotangents))
+    assert len(calls) == 5 + 2 * 5
+    assert all(torch.equal(a, b) for a, b in zip(*gradients))
+
+
+def test_memory_of_checkpointed_is_the_iterates():
+    """One tensor an iteration, of z0's size; plainly unrolled it is what an iteration computes."""
+    iterates = 20 * torch.tensor([1, Tanh(dtype=torch.float32).z0.nbytes])
+    assert torch.equal(saved(Checkpointed(), Iteration(20)), iterates)
+    assert (saved(Unrolled(), Iteration(20)) > 3 * iterates).all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_truncated_is_backpropagation_through_the_last_iterations(k):
+    problem, z = Tanh(), draw(3, 6)
+    solution = fixed_point(
+        problem, z.clone().requires_grad_(), solver=Iteration(6), adjoint=Truncated(k)
+    )
+    with torch.no_grad():
+        for _ in range(6 - k):
+            z = problem(z)
+    for _ in range(k):
+        z = problem(z)
+    assert torch.equal(solution.value, z) and len(solution.residuals) == 6
+    for ours, theirs in zip(problem.gradients(solution.value), problem.gradients(z)):
+        assert torch.equal(ours, theirs)
+
+
+def test_truncated_at_all_iterations_is_unrolled():
+    gradients = []
+    for adjoint in (Unrolled(), Truncated(4), Truncated(9)):
+        problem, z0 = Tanh(), draw(3, 6).requires_grad_()
+        value = fixed_point(problem, z0, solver=Iteration(4), adjoint=adjoint).value
+        gradients.append(torch.autograd.grad(value, [z0, *problem.leaves], problem.g))
+    for others in gradients[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(gradients[0], others))
+
+
+def test_three_names_of_one_gradient():
+    """Truncated to one iteration, detached at every step, and the one added line, bit for bit."""
+    problem = Tanh()
+    truncated = fixed_point(problem, problem.z0, solver=Iteration(7), adjoint=Truncated(1)).value
+    one_more = fixed_point(problem, problem.z0, solver=Iteration(6), adjoint=Neumann()).value
+    detached = fixed_point(
+        lambda z: problem(z.detach()), problem.z0, solver=Iteration(7), adjoint=Unrolled()
+    ).value
+    assert torch.equal(truncated, one_more) and torch.equal(truncated, detached)
+    expected = problem.gradients(one_more)
+    for value in (truncated, detached):
+        assert all(torch.equal(a, b) for a, b in zip(problem.gradients(value), expected))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("damping", [1.0, 0.4])
+@pytest.mark.parametrize("solver", [Iteration(3), Broyden(3)], ids=name)
+def test_phantom_is_backpropagation_through_damped_iterations(steps, damping, solver):
+    problem = Tanh()
+    value = fixed_point(problem, problem.z0, solver=solver, adjoint=Phantom(steps, damping)).value
+    with torch.no_grad():
+        z = solver.solve(problem, problem.z0).value
+    for _ in range(steps):
+        z = (1 - damping) * z + damping * problem(z)
+    close([value.detach()], [z.detach()], 1e-14)
+    close(problem.gradients(value), problem.gradients(z), 1e-13)
+
+
+@pytest.mark.parametrize("unrolled, series", [
+    (Phantom(4, 0.3), Neumann(4, 0.3)),
+    (Phantom(1, 1.0), Neumann()),
+    (Truncated(5), Neumann(5)),
+    (Unrolled(), Neumann(400)),
+], ids=str)  # fmt: skip
+def test_at_the_fixed_point_unrolling_is_the_series(unrolled, series):
+    problem = Tanh()
+    gradients = []
+    for adjoint in (unrolled, series):
+        z0 = problem.z0 if unrolled == Unrolled() else problem.star()
+        value = fixed_point(problem, z0, solver=Iteration(400), adjoint=adjoint).value
+        gradients.append(problem.gradients(value))
+    close(*gradients, 1e-9)
+
+
+@pytest.mark.parametrize("solver", [Iteration(3), Broyden(3), Anderson(3)], ids=name)
+def test_straight_through_sends_the_one_step_gradient_to_the_initial_guess(solver):
+    problem, z0 = Tanh(), draw(3, 6).requires_grad_()
+    value = fixed_point(problem, z0, solver=solver, adjoint=StraightThrough()).value
+    with torch.no_grad():
+        z = solver.solve(problem, z0).value
+    to_z0, *others = torch.autograd.grad(value, [z0, *problem.leaves], problem.g)
+    close([to_z0], [rows_times(problem.g, problem.J(z))], 1e-12)
+    one_step = fixed_point(problem, z0, solver=solver, adjoint=Neumann()).value
+    assert torch.equal(value, one_step)
+    assert all(torch.equal(a, b) for a, b in zip(others, problem.gradients(one_step)))
+
+
+# ---------------------------------------------------------------- GMRES
+
+
+def linear(batch=4, dim=7, scale=(0.5, 0.9, 2.0, 20.0), dtype=f64):
+    """u = uJ + g, one problem a sample, far from a contraction as well: u -> uJ, g, and u."""
+    J = draw(batch, dim, dim, seed=8)
+    J = J * (torch.tensor(scale, dtype=f64) / torch.linalg.matrix_norm(J, 2))[:, None, None]
+    g = draw(batch, dim, seed=9)
+    u = torch.linalg.solve(torch.eye(dim, dtype=f64) - J.mT, g)
+    return lambda u: rows_times(u, J.to(u.dtype)), g.to(dtype), u, J
+
+
+@pytest.mark.parametrize("dtype, tol", [(f64, 1e-10), (torch.float32, 1e-5)], ids=str)
+def test_gmres_is_the_dense_solve(dtype, tol):
+    """In as many steps as there are dimensions, where the series would diverge."""
+    product, g, u, _ = linear(dtype=dtype)
+    result = GMRES(7, tol).solve_linear(product, g)
+    assert result.converged.all() and not result.failed.any() and result.value.dtype == dtype
+    close([result.value.double()], [u], 100 * tol)
+
+
+def test_gmres_minimises_the_residual_over_the_krylov_space():
+    """Its iterates against least squares on g, gJ, gJJ ..., and what it reports against them."""
+    product, g, _, J = linear()
+    krylov, power, expected = [], g, []
+    for k in range(1, 6):
+        krylov.append(power / power.norm(dim=1, keepdim=True))
+        power = product(power)
+        K = torch.stack(krylov, 2)
+        A = torch.eye(7, dtype=f64) - J.mT
+        u = (K @ torch.linalg.lstsq(A @ K, g[..., None]).solution)[..., 0]
+        fu = product(u) + g
+        expected.append((fu - u).norm(dim=1) / fu.norm(dim=1))
+        result = GMRES(k, tol=0.0).solve_linear(product, g)
+        assert (result.steps == k).all() and not result.converged.any()
+        torch.testing.assert_close(result.residuals, torch.stack(expected), rtol=1e-8, atol=1e-10)
+        close([result.value], [u], 1e-8)
+
+
+@pytest.mark.parametrize("other", [Broyden, Anderson])
+def test_no_other_solver_has_a_smaller_residual_in_as_many_steps(other):
+    product, g, _, _ = linear(scale=(0.5, 0.7, 0.9, 0.95))
+
+    def left(u):
+        return (product(u) + g - u).norm(dim=1)
+
+    for k in (1, 2, 4):
+        gmres = left(GMRES(k, tol=0.0).solve_linear(product, g).value)
+        found = other(k, tol=0.0).solve(lambda u: product(u) + g, torch.zeros_like(g)).value
+        series, _ = Neumann(k).solve(product, g)
+        assert (gmres <= left(found) * (1 + 1e-9)).all()
+        assert (gmres <= left(series) * (1 + 1e-9)).all()
+
+
+def test_gmres_solves_each_sample_by_itself():
+    """As alone; a sample whose system is singular, or not a number, fails and harms no other."""
+    product, g, u, _ = linear()
+
+    def with_failures(v):
+        bad = torch.stack([v[4], v[5] * float("nan"), 0 * v[6]])
+        return torch.cat([product(v[:4]), bad])
+
+    whole = torch.cat([g, draw(2, 7), torch.zeros(1, 7, dtype=f64)])
+    result = GMRES(20, 1e-10).solve_linear(with_failures, whole)
+    assert result.failed.tolist() == [False] * 4 + [True, True, False]
+    assert result.converged.tolist() == [True] * 4 + [False, False, True]
+    assert result.value.isfinite().all() and not result.value[6].any()
+    assert result.steps[6] == 0 and (result.steps[:4] <= 7).all()
+    alone = GMRES(20, 1e-10).solve_linear(product, g)
+    torch.testing.assert_close(result.value[:4], alone.value)
+    assert torch.equal(result.steps[:4], alone.steps)
+    close([alone.value], [u], 1e-7)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1,), ()])
+def test_gmres_of_any_shape(shape):
+    g = draw(3, *shape)
+    result = GMRES(5, 1e-12).solve_linear(lambda u: 0.5 * u, g)
+    torch.testing.assert_close(result.value, 2 * g)
+    assert (result.steps == 1).all() and result.converged.all()
+
+
+def test_gmres_fails_where_no_direction_is_left_and_the_tolerance_is_not_reached():
+    product, g, u, _ = linear(dtype=torch.float32)
+    result = GMRES(50, tol=0.0).solve_linear(product, g)
+    assert (result.failed | result.converged).all() and (result.steps <= 8).all()
+    close([result.value.double()], [u], 1e-3)
+
+
+# ---------------------------------------------------------------- any adjoint
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS, ids=str)
@@ -735,7 +972,7 @@ def test_aux_is_of_the_last_application(adjoint):
     assert torch.equal(solution.aux, (z @ problem.W).exp()) and torch.equal(
         solution.value, problem(z)
     )
-    if adjoint == Unrolled():
+    if applications(adjoint) != 1:  # it depends on W through earlier applications, too
         return
     (gradient,) = torch.autograd.grad(solution.aux.sum(), problem.W, retain_graph=True)
     W = problem.W.detach().requires_grad_()
@@ -778,7 +1015,7 @@ def test_value_without_gradients_is_the_value_in_training(adjoint):
     with torch.no_grad():
         evaluation = fixed_point(problem, problem.z0, **kwargs)
         z = problem.z0
-        for _ in range(4 + (adjoint != Unrolled())):
+        for _ in range(4 + applications(adjoint)):
             z = problem(z)
     assert torch.equal(training.value, evaluation.value) and torch.equal(training.value, z)
     assert training.value.requires_grad and not evaluation.value.requires_grad
@@ -792,14 +1029,14 @@ def test_a_frozen_map_needs_no_gradient(adjoint):
     assert (solution.value.requires_grad and solution.value.sum().backward() is not None) is False
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS[1:], ids=str)
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=str)
 def test_a_map_that_ignores_its_argument(adjoint):
     c = torch.randn(2, 3, dtype=f64, requires_grad=True)
     value = fixed_point(
         lambda z: c * 2, torch.zeros(2, 3, dtype=f64), solver=Iteration(2), adjoint=adjoint
     ).value
     value.sum().backward()
-    scale = 1.0 if adjoint != Neumann(2, damping=0.5) else 0.75  # J = 0: a (1 + (1 - a))
+    scale = 1.0 if adjoint != Neumann(2, 0.5) else 0.75  # J = 0: a (1 + (1 - a))
     torch.testing.assert_close(c.grad, torch.full_like(c, 2 * scale))
 
 
@@ -874,7 +1111,7 @@ def saved(adjoint, solver):
     return torch.tensor([len(sizes), sum(sizes)])
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS[1:], ids=str)
+@pytest.mark.parametrize("adjoint", BLACK_BOX, ids=str)
 @pytest.mark.parametrize(
     "kind",
     [
@@ -935,13 +1172,21 @@ def test_the_graph_is_freed_without_garbage_collection(adjoint, backward):
 
 
 @pytest.mark.parametrize("solver", [Broyden(7), Anderson(7)], ids=name)
-def test_black_box_solvers_cannot_be_unrolled(solver):
+@pytest.mark.parametrize("adjoint", [Unrolled(), Checkpointed(), Truncated(2)], ids=name)
+def test_black_box_solvers_cannot_be_unrolled(solver, adjoint):
     with pytest.raises(ValueError, match=f"{name(solver)} is a black box.*Neumann"):
         fixed_point(
             lambda z: pytest.fail("refused before any work"),
             torch.zeros(1, 1),
             solver=solver,
-            adjoint=Unrolled(),
+            adjoint=adjoint,
+        )
+
+
+def test_the_last_iterations_cannot_be_counted_where_samples_stop_before():
+    with pytest.raises(ValueError, match="without"):
+        fixed_point(
+            torch.cos, torch.zeros(1, 1), solver=Iteration(9, tol=1e-3), adjoint=Truncated(2)
         )
 
 
@@ -963,6 +1208,12 @@ def test_black_box_solvers_cannot_be_unrolled(solver):
         lambda: Neumann(damping=0.0),
         lambda: Neumann(damping=2.0),
         lambda: Neumann(damping=float("nan")),
+        lambda: Phantom(0),
+        lambda: Phantom(damping=0.0),
+        lambda: Truncated(0),
+        lambda: GMRES(0),
+        lambda: GMRES(5, tol=-1.0),
+        lambda: jacobian_regularisation(torch.cos, torch.zeros(1, 1), draws=0),
     ],
 )
 def test_senseless_settings_are_refused(build):
@@ -976,6 +1227,9 @@ def test_senseless_settings_are_refused(build):
         lambda: (Iteration, Neumann()),
         lambda: (Iteration(3), Neumann),
         lambda: (Iteration(3), Unrolled),
+        lambda: (Iteration(3), GMRES(3)),
+        lambda: (GMRES(3), Neumann()),
+        lambda: (Iteration(3), Implicit(GMRES)),
         lambda: (Iteration(3), None),
         lambda: (7, Neumann()),
         lambda: (Iteration(3), Implicit(Broyden)),
@@ -1070,6 +1324,37 @@ def test_spectral_norm_leaves_the_random_state_alone():
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(1)
     assert torch.equal(first, spectral_norm(f, z)), "nor does it depend on it"
+
+
+def test_jacobian_regularisation_estimates_the_frobenius_norm():
+    f = cell(6)
+    z = draw(3, 2, 3, seed=5)
+    exact = dense(f, z).square().sum((1, 2)) / 6
+    generator = torch.Generator().manual_seed(0)
+    estimate = jacobian_regularisation(f, z, 4000, generator)
+    torch.testing.assert_close(estimate, exact, rtol=0.05, atol=0)
+    # the average over all of an orthogonal basis, scaled, would be exact: so is it in one dimension
+    z = draw(3, 1, seed=5)
+    e = torch.randn(3, 1, generator=torch.Generator().manual_seed(1), dtype=f64)
+    one = jacobian_regularisation(torch.sin, z, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(one, (e * z.cos()).square()[:, 0])
+
+
+def test_jacobian_regularisation_is_a_loss():
+    """Its gradient is that of the same sum over the dense Jacobian; none goes to z."""
+    problem = Tanh(batch=1)
+    z = problem.star().requires_grad_()
+    with torch.no_grad():
+        quiet = jacobian_regularisation(problem, z, generator=torch.Generator().manual_seed(1))
+    loss = jacobian_regularisation(problem, z, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(loss, quiet) and not quiet.requires_grad
+    e = torch.randn(1, 6, generator=torch.Generator().manual_seed(1), dtype=f64)
+    J = (1 - problem(z.detach()) ** 2)[:, :, None] * problem.W
+    expected = rows_times(e, J).square().sum() / 6
+    torch.testing.assert_close(loss.sum(), expected)
+    ours, none = torch.autograd.grad(loss.sum(), [problem.W, z], allow_unused=True)
+    torch.testing.assert_close(ours, torch.autograd.grad(expected, problem.W)[0])
+    assert none is None
 
 
 def test_not_a_number():

@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from paper_lib.fixed_point import (
+    GMRES,
     Broyden,
     Implicit,
     Iteration,
     Neumann,
     Unrolled,
+    fixed_point,
     one_step_gradient,
     solve,
 )
@@ -162,6 +164,78 @@ def test_the_gradient_of_a_trained_cell_is_the_lines(smoke, monkeypatch):
     twice = fidelity.cell_gradient
     monkeypatch.setattr(fidelity, "cell_gradient", lambda *given: 2 * twice(*given))
     assert fidelity.difference_from_the_line(smoke.IN) == pytest.approx(1)
+
+
+# ---------------------------------------------------------------- measured on every scene
+
+
+def of_contraction(n=7):
+    """The contraction as a run, whose three samples are its scenes."""
+    return SimpleNamespace(
+        has_cell=True,
+        config=SimpleNamespace(seed=5, model=SLATEConfig(variant="IN", num_iterations=n)),
+        cell=lambda solver, adjoint, dtype: contraction(solver, adjoint)[:3],
+    )
+
+
+def test_measured_errors_are_those_of_the_gradients():
+    pairs = {
+        "one step": (Iteration(7), Neumann()),
+        "exact": (Iteration(200), Implicit(GMRES(18, 1e-13))),
+    }
+    scenes, gradients = fidelity.measure([of_contraction()], pairs)
+    assert len(scenes) == 3 and scenes["converges"].all() and (scenes["seed"] == 5).all()
+    assert len(gradients) == 2 * 2 * 3
+    assert (gradients.query("estimator == 'exact'")["error"] < 1e-7).all()
+    module, inputs, slots, _ = contraction(Iteration(7), Neumann())
+    cotangent = torch.randn(
+        (1, 3, 6), generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    for i in range(3):
+        one = slice(i, i + 1)
+        arguments = (inputs[one], slots[one], cotangent)
+        exact = fidelity.exact_implicit_gradient(module, *arguments).gradient
+        gradient = fidelity.cell_gradient(module, *arguments)
+        error = ((gradient - exact).norm() / exact.norm()).item()
+        at = "estimator == 'one step' and scene == @i and `from` == 'initial slots'"
+        assert gradients.query(at)["error"].item() == pytest.approx(error)
+
+
+def test_one_step_errs_within_its_bounds():
+    """||c - u|| <= rho / (1 - rho) ||c|| (Bolte et al.), and <= rho ||u||, where rho = |J|; the
+    error is that of the gradient with respect to a constant that is added to the map."""
+    module, inputs, slots, cotangent = contraction(Iteration(400), Neumann())
+    exact = fidelity.exact_implicit_gradient(module, inputs, slots, cotangent)
+    assert (exact.spectral_radius <= exact.spectral_norm).all()
+    contracts = exact.spectral_norm < 1
+    assert contracts.sum() == 2
+    bound = fidelity.bolte_bound(exact.spectral_norm)
+    assert (exact.one_step_error <= bound)[contracts].all()
+    added = torch.zeros_like(slots, requires_grad=True)
+    cell = module.cell(inputs)
+    gradients = []
+    for adjoint in (Neumann(), Unrolled()):
+        value = fixed_point(
+            lambda z: cell(z)[0] + added, slots, solver=Iteration(400), adjoint=adjoint
+        ).value
+        gradients.append(torch.autograd.grad(value, added, cotangent, retain_graph=True)[0])
+    one, u = (g.flatten(1) for g in gradients)
+    error = (u - one).norm(dim=1)
+    torch.testing.assert_close(error / one.norm(dim=1), exact.one_step_error, rtol=1e-6, atol=0)
+    assert (error <= exact.spectral_norm * u.norm(dim=1)).all()
+
+
+def test_where_no_fixed_point_is_reached_nothing_is_measured(monkeypatch):
+    soon_over = partial(fidelity.exact_implicit_gradient, steps=2)
+    monkeypatch.setattr(fidelity, "exact_implicit_gradient", soon_over)
+    scenes, gradients = fidelity.measure([of_contraction()], {"one": (Iteration(7), Neumann())})
+    assert not scenes["converges"].any() and scenes["residual"].notna().all()
+    assert scenes["spectral norm"].isna().all() and gradients.empty
+
+
+def test_a_run_that_left_no_cell_is_not_measured(smoke, tmp_path):
+    scenes, gradients = fidelity.measure([replace(smoke.IN, folder=tmp_path)], {})
+    assert scenes.empty and gradients.empty and "one-step error" in scenes
 
 
 SOLVED = ["spectral radius", "gain of (I - J)^-1"]  # what decides whether Eq. 2 can be solved

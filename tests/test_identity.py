@@ -7,7 +7,19 @@ from dataclasses import dataclass, fields, is_dataclass, make_dataclass, replace
 import pytest
 
 from paper_lib import data, runs
-from paper_lib.fixed_point import Anderson, Broyden, Implicit, Iteration, Neumann, Unrolled
+from paper_lib.fixed_point import (
+    GMRES,
+    Anderson,
+    Broyden,
+    Checkpointed,
+    Implicit,
+    Iteration,
+    Neumann,
+    Phantom,
+    StraightThrough,
+    Truncated,
+    Unrolled,
+)
 from paper_lib.paper import figures, locatello, overrides, parameters, profiles
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.regeneration import RegenerationRunConfig
@@ -239,6 +251,12 @@ OWN_RULES = [
     ({"model.adjoint": Implicit(Anderson(5))}, "Iteration-Implicit_Anderson"),
     ({"model.adjoint": Implicit(Broyden(5))}, "Iteration-Implicit_Broyden"),
     ({"model.adjoint": Implicit(Broyden(6))}, "Iteration-Implicit_Broyden"),
+    ({"model.adjoint": Implicit(GMRES(6))}, "Iteration-Implicit_GMRES"),
+    ({"model.adjoint": Truncated(1)}, "Iteration-Truncated"),
+    ({"model.adjoint": Truncated(2)}, "Iteration-Truncated"),
+    ({"model.adjoint": Phantom(5, damping=0.5)}, "Iteration-Phantom"),
+    ({"model.adjoint": StraightThrough()}, "Iteration-StraightThrough"),
+    ({"model.adjoint": Checkpointed()}, "Iteration-Checkpointed"),
 ]
 
 
@@ -272,6 +290,14 @@ def test_the_identity_says_all_settings_of_a_solver():
         (
             {"model.solver": Broyden(30, tol=1e-6)},
             {"model.solver": {"type": "Broyden", "max_steps": 30, "tol": 1e-6}},
+        ),
+        (
+            {"model.adjoint": Implicit(GMRES(5))},
+            {"model.adjoint": {"type": "Implicit", "solver": {"type": "GMRES", "max_steps": 5}}},
+        ),
+        (
+            {"model.adjoint": Truncated(2)},
+            {"model.adjoint": {"type": "Truncated", "k": 2}},
         ),
         (
             {"model.adjoint": Neumann(3, damping=0.5)},

@@ -16,11 +16,13 @@ FIGURES = dict.fromkeys(figures.NOTEBOOKS, [""]) | {
     "fig04_qualitative": ["clevr", "shapestacks"],
     "fig07_property_prediction": ["", "test_time", "scenes"],
     "fig08_segmentation_masks": ["", "training"],
+    "ext01_gradient_fidelity": ["", "when"],
     "data_gallery": ["", "statistics"],
 }
 TABLES = dict.fromkeys(figures.NOTEBOOKS, ["", "claims"]) | {
     "fig02_one_line": [""],
     "fig08_segmentation_masks": ["", "test_time", "spread", "claims"],
+    "ext01_gradient_fidelity": ["", "cells", "claims"],
     "data_gallery": ["properties", "sources"],
     "claims": [""],
 }

@@ -239,3 +239,14 @@ def test_logarithmic_axes(low, high, scale):
     plots._plain_log_axis(ax)
     assert ax.get_yscale() == scale
     plt.close(fig)
+
+
+def test_a_bound_is_drawn_below_one_and_shaded_from_there_on():
+    fig, ax = plots.figure()
+    ax.plot([0.5, 3.0], [1.0, 1.0])
+    right = ax.get_xlim()[1]
+    plots.bound(ax, lambda x: x / (1 - x), "bound")
+    x, y = ax.lines[-1].get_data()
+    assert 0 < x.min() and x.max() < 1 and y == pytest.approx(x / (1 - x))
+    (shade,) = ax.patches
+    assert shade.get_x() == 1 and shade.get_x() + shade.get_width() == right == ax.get_xlim()[1]

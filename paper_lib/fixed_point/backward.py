@@ -48,7 +48,7 @@ class _ReplaceGradient(torch.autograd.Function):
         # With create_graph, u would pass for a constant, and a second derivative be silently wrong.
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "create_graph=True: an adjoint that solves for its gradient (all but Unrolled() "
-                "and Neumann()) has no second derivative; use Unrolled()"
+                "create_graph=True: an adjoint that solves for its gradient (such as Implicit(...) "
+                "or Neumann(2)) has no second derivative; use Unrolled()"
             )
         return ctx.solve(g), None

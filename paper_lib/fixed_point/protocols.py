@@ -1,14 +1,15 @@
 """The interface: what a solver and an adjoint are. Any object with these methods will do.
 
 A solver finds a fixed point z* = f(z*) and knows nothing of gradients. An adjoint turns the
-gradient with respect to z* into the one that is sent into f, and knows nothing of how z* was found.
+gradient with respect to z* into the one that is sent into f, and knows nothing of how z* was found;
+or it is an `Unrolling`, and lets backpropagation do that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -21,10 +22,10 @@ class Result:
     """What a solver found, and how the search went.
 
     value      (batch, ...), like the initial guess: the iterate that the solver ends with
-               (`Iteration`: the last; `Broyden` and `Anderson`: the best seen).
+               (`Iteration` and `GMRES`: the last; `Broyden` and `Anderson`: the best seen).
     residuals  (steps, batch): the relative residual ||f(z) - z|| / ||f(z)|| seen at each step.
                `Iteration` takes it at the iterate that the step starts from (its f(z) is the step),
-               `Broyden` and `Anderson` at the iterate that the step reaches (as DEQ's traces).
+               the others at the iterate that the step reaches (as DEQ's traces).
                A sample that has stopped repeats its last. If no sample took a step, there is one
                row: the residual at the initial guess.
     steps      (batch,) int64: updates of z until the sample stopped.
@@ -100,6 +101,50 @@ class Adjoint(Protocol):
         vjp   u -> u J, the vector-Jacobian product at z*, (batch, ...) -> (batch, ...); it may be
               called any number of times.
         g     (batch, ...), the incoming gradient dl/dz*.
+        """
+        ...
+
+
+class Step:
+    """f as a map z -> z, which remembers what f returned beside z at its last application.
+
+    apply   z (batch, ...) -> (f(z), whatever else), which remembers nothing
+    aux     what was returned beside z
+    """
+
+    def __init__(self, apply: Callable[[Tensor], tuple[Tensor, Any]]):
+        self.apply = apply
+        self.aux = None
+
+    def __call__(self, z: Tensor) -> Tensor:
+        z, self.aux = self.apply(z)
+        return z
+
+
+@runtime_checkable
+class Unrolling(Protocol):
+    """An adjoint that runs f with gradients itself; backpropagation does the rest."""
+
+    def check(self, solver: Solver) -> None:
+        """Raise a ValueError, with the reason, if this adjoint makes no sense with this solver."""
+        ...
+
+    def unroll(self, step: Step, solver: Solver, z0: Tensor) -> Result:
+        """Search for z = step(z) from z0 (batch, ...), and return a value that carries gradients.
+
+        Gradients are enabled where the caller has them enabled, and the value is the same without.
+        """
+        ...
+
+
+@runtime_checkable
+class LinearSolver(Protocol):
+    """Solves the linear equation of the implicit gradient: an alternative to a `Solver` there."""
+
+    def solve_linear(self, product: Map, g: Tensor) -> Result:
+        """Solve u = uJ + g, g (batch, ...), where product is u -> uJ, sample by sample.
+
+        `Result` is as a `Solver`'s. This is called in the backward pass, without gradients.
         """
         ...
 

@@ -9,9 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paper_lib.fixed_point.adjoints import Neumann, Unrolled
+from paper_lib.fixed_point.adjoints import Neumann
 from paper_lib.fixed_point.backward import apply_with_adjoint
-from paper_lib.fixed_point.protocols import Adjoint, Map, Result, Solver, check_object
+from paper_lib.fixed_point.protocols import (
+    Adjoint,
+    Map,
+    Result,
+    Solver,
+    Step,
+    Unrolling,
+    check_object,
+)
 
 
 @dataclass
@@ -19,7 +27,8 @@ class Solution:
     """What `fixed_point` returns.
 
     value      (batch, ...) like z0; gradients flow as the adjoint says. It is the last iterate with
-               `Unrolled`, and f(z*), one more application, with the others.
+               `Unrolled`, `Checkpointed` and `Truncated`, the last of its own steps with `Phantom`,
+               and f(z*), one more application, with the others.
     aux        with `has_aux`: what f returned beside its value, at its last application.
     residuals  (steps, batch), steps (batch,), converged (batch,), failed (batch,): see `Result`.
     """
@@ -45,34 +54,32 @@ def fixed_point(
     z0: Tensor,
     *,
     solver: Solver,
-    adjoint: Adjoint | Unrolled,
+    adjoint: Adjoint | Unrolling,
     has_aux: bool = False,
 ) -> Solution:
     """Find z* = f(z*) from z0, differentiable with respect to everything that f uses.
 
     f         (batch, ...) -> (batch, ...), each sample by itself.
-    z0        (batch, ...), the initial guess, of any float dtype. Only `Unrolled` sends gradients
-              into it.
+    z0        (batch, ...), the initial guess, of any float dtype. `Unrolled`, `Checkpointed` and
+              `StraightThrough` send gradients into it.
     solver    `Iteration`, `Broyden`, `Anderson`, or any other `Solver`.
-    adjoint   `Unrolled`, `Neumann`, `Implicit`, or any other `Adjoint`.
+    adjoint   `Unrolled`, `Neumann`, `Implicit`, the others of `adjoints.py`, or any other `Adjoint`
+              or `Unrolling`.
     has_aux   f returns (z, aux): something beside its value, such as attention masks.
 
     A ValueError is raised for a pair that makes no sense, a TypeError for what is no solver or no
     adjoint. A search that fails is reported in the solution, never raised.
     """
     check_pair(solver, adjoint)
-    aux = None
     backward_results: list[Result] = []
 
-    def step(z: Tensor) -> Tensor:
-        nonlocal aux
-        out = f(z)
-        if has_aux:
-            out, aux = out
-        return out.to(z.dtype)  # under autocast f may answer in half precision
+    def apply(z: Tensor) -> tuple[Tensor, Any]:
+        out, aux = f(z) if has_aux else (f(z), None)
+        return out.to(z.dtype), aux  # under autocast f may answer in half precision
 
-    if isinstance(adjoint, Unrolled):
-        result = solver.solve(step, z0)
+    step = Step(apply)
+    if isinstance(adjoint, Unrolling):
+        result = adjoint.unroll(step, solver, z0)
         value = result.value
     else:
         with torch.no_grad():
@@ -83,7 +90,7 @@ def fixed_point(
             value = apply_with_adjoint(step, result.value.detach(), adjoint, backward_results)
     return Solution(
         value=value,
-        aux=aux,
+        aux=step.aux,
         residuals=result.residuals,
         steps=result.steps,
         converged=result.converged,
@@ -101,12 +108,11 @@ def one_step_gradient(step: Map, result: Result) -> Tensor:
     return value
 
 
-def check_pair(solver: Solver, adjoint: Adjoint | Unrolled) -> None:
+def check_pair(solver: Solver, adjoint: Adjoint | Unrolling) -> None:
     """Raise an error, with the reason, if this solver and this adjoint make no sense together.
 
     ValueError for a pair that can't work, TypeError for what is no solver or no adjoint.
     """
     check_object("solver", solver, Solver)
-    if not isinstance(adjoint, Unrolled):
-        check_object("adjoint", adjoint, Adjoint)
+    check_object("adjoint", adjoint, Unrolling if isinstance(adjoint, Unrolling) else Adjoint)
     adjoint.check(solver)

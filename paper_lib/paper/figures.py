@@ -268,6 +268,13 @@ def property_prediction(given: Parameters) -> dict[tuple[str, int], list[SetPred
     return groups
 
 
+def trained_cells(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
+    """Return the runs whose trained cells our own questions look at: scale -> method -> runs."""
+    scored = flagship(given)
+    large = {method: [run.slate for run in group] for method, group in scored.items()}
+    return {"pair": vanilla_and_implicit(given), "flagship": large}
+
+
 # ---- which notebook shows which ----
 
 
@@ -310,10 +317,13 @@ NOTEBOOKS = {
     "fig09_10_decompositions": vanilla_and_implicit,
     "fig12_13_no_clipping": no_clipping,
     "bfloat16": precisions,
+    "ext01_gradient_fidelity": trained_cells,
+    "ext05_fixed_points": trained_cells,
     "data_gallery": _none,
     "claims": _all_that_is_judged,
 }
-UNJUDGED = ("data_gallery",)  # they show, and no statistic of theirs is judged
+# They show, or ask questions of our own: no claim of the paper's is judged by them.
+UNJUDGED = ("data_gallery", "ext01_gradient_fidelity", "ext05_fixed_points")
 
 
 def runs_of(notebook: str, given: Parameters) -> list:

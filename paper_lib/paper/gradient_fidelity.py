@@ -5,6 +5,7 @@ The exact one is Eq. 1 by a dense solve, at a z* that is iterated until it has c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -57,15 +58,28 @@ class Exact:
     """The exact implicit gradient, and what says whether it can be trusted.
 
     gradient          (parameters,)
+    star              (B, K, D) z*
     residual          (B,) relative residual at z*: the gradient exists where it is about zero
     spectral_radius   (B,) of J at z*
+    spectral_norm     (B,) of J at z*
     condition         (B,) of I - J
+    one_step_error    (B,) ||u - c|| / ||c||, for the cotangent c and u = c (I - J)^-1: how far the
+                      one-step gradient with respect to a constant that is added to f, which is c,
+                      lies from the exact one, u
     """
 
     gradient: Tensor
+    star: Tensor
     residual: Tensor
     spectral_radius: Tensor
+    spectral_norm: Tensor
     condition: Tensor
+    one_step_error: Tensor
+
+    @property
+    def exists(self) -> bool:
+        """Whether a fixed point has been reached, by every sample."""
+        return bool(self.residual.max() <= CONVERGED)
 
 
 def exact_implicit_gradient(
@@ -86,14 +100,18 @@ def exact_implicit_gradient(
         result = Iteration(steps, tol).solve(step, slots)
     J = jacobian(step, result.value)
     I_minus_J = torch.eye(J.shape[1], dtype=J.dtype) - J
-    u = torch.linalg.solve(I_minus_J.transpose(1, 2), cotangent.flatten(1))
+    c = cotangent.flatten(1)
+    u = torch.linalg.solve(I_minus_J.transpose(1, 2), c)
     attention.zero_grad()
     (step(result.value) * u.view_as(slots)).sum().backward()
     return Exact(
         gradient=_flat_grad(attention),
+        star=result.value,
         residual=result.residuals[-1],
         spectral_radius=torch.linalg.eigvals(J).abs().amax(1),
+        spectral_norm=torch.linalg.matrix_norm(J, 2),
         condition=torch.linalg.cond(I_minus_J),
+        one_step_error=(u - c).norm(dim=1) / c.norm(dim=1),
     )
 
 
@@ -118,34 +136,29 @@ def compare(
     implicit gradient, nan where a scene's iteration does not converge, and relative difference from
     the line written out. With it comes what says whether the exact gradient can be trusted.
     """
-    usual = (Iteration(run.config.model.num_iterations), Neumann())
-    attention, all_inputs, all_slots = run.cell(*usual, torch.float64)
     rows = []
     existing = []
-    for scene in range(len(all_inputs)):
-        inputs, slots = all_inputs[scene : scene + 1], all_slots[scene : scene + 1]
-        generator = torch.Generator().manual_seed(seed)
-        cotangent = torch.randn(slots.shape, generator=generator, dtype=slots.dtype)
-        exact = exact_implicit_gradient(attention, inputs, slots, cotangent)
-        exists = exact.residual.max() <= CONVERGED
-        if exists:
-            existing.append(exact)
-        by_hand = one_added_line(attention, inputs, slots, cotangent)
+    scenes = 0
+    for scene in _scenes(run, seed):
+        scenes += 1
+        if scene.exact.exists:
+            existing.append(scene.exact)
+        by_hand = one_added_line(scene.attention, *scene.arguments)
         for name, pair in estimators.items():
             gradient = by_hand
             if pair is not None:
                 attention_of_pair, _, _ = run.cell(*pair, torch.float64)
-                gradient = cell_gradient(attention_of_pair, inputs, slots, cotangent)
+                gradient = cell_gradient(attention_of_pair, *scene.arguments)
             cosine, ratio = NAN, NAN
-            if exists:
-                cosine, ratio = cosine_and_norm_ratio(gradient, exact.gradient)
-            row = {"estimator": name, "scene": scene, "cosine": cosine, "norm ratio": ratio}
+            if scene.exact.exists:
+                cosine, ratio = cosine_and_norm_ratio(gradient, scene.exact.gradient)
+            row = {"estimator": name, "scene": scene.number, "cosine": cosine, "norm ratio": ratio}
             row["difference"] = ((gradient - by_hand).norm() / by_hand.norm()).item()
             rows.append(row)
     largest_radius = max((e.spectral_radius.max().item() for e in existing), default=NAN)
     largest_condition = max((e.condition.max().item() for e in existing), default=NAN)
     check = {
-        "scenes": len(all_inputs),
+        "scenes": scenes,
         "scenes that converge": len(existing),
         "residual asked of z*": f"{CONVERGED:g}",
         "largest spectral radius of J": f"{largest_radius:.2f}",
@@ -169,6 +182,101 @@ def difference_from_the_line(run: RunResult, seed: int = 0) -> float:
     by_hand = one_added_line(attention, inputs, slots, cotangent)
     ours = cell_gradient(attention, inputs, slots, cotangent)
     return ((ours - by_hand).norm() / by_hand.norm()).item()
+
+
+def measure(
+    runs: list[RunResult], estimators: dict[str, tuple], seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure gradients against the exact one on runs' trained cells, in float64, scene by scene.
+
+    estimators   name -> (solver, adjoint)
+    seed         draws the cotangents
+
+    Returns two tables, for runs that left a cell.
+
+    scenes       a row for each run and scene: whether it "converges" to a fixed point, the relative
+                 "residual" after as many iterations as in training, and of the fixed point, nan
+                 where there is none, "spectral radius" and "spectral norm" of J, "condition" of
+                 I - J, and "one-step error" (see `Exact`).
+    gradients    a row for each estimator, run, and scene that converges, and for either place that
+                 its solver starts from ("from"): the initial slots, or the fixed point itself,
+                 where what is left is the adjoint's own error. "cosine", "norm ratio", and "error",
+                 which is ||gradient - exact|| / ||exact||.
+    """
+    of_scenes, of_gradients = [], []
+    for run in runs:
+        if not run.has_cell:
+            continue
+        n = run.config.model.num_iterations
+        cells = {name: run.cell(*pair, torch.float64)[0] for name, pair in estimators.items()}
+        for scene in _scenes(run, seed):
+            inputs, slots, cotangent = scene.arguments
+            exact = scene.exact
+            with torch.no_grad():
+                iterated = Iteration(n + 1).solve(_step(scene.attention, inputs), slots)
+            at = {"seed": run.config.seed, "scene": scene.number}
+            of_scenes.append({**at, "converges": exact.exists})
+            of_scenes[-1]["residual"] = iterated.residuals[-1].item()
+            if not exact.exists:
+                continue
+            for name in ("spectral_radius", "spectral_norm", "condition", "one_step_error"):
+                label = name.replace("_", " ").replace("one step", "one-step")
+                of_scenes[-1][label] = getattr(exact, name).item()
+            for start, begin in {"initial slots": slots, "fixed point": exact.star}.items():
+                for name, cell in cells.items():
+                    gradient = cell_gradient(cell, inputs, begin, cotangent)
+                    cosine, ratio = cosine_and_norm_ratio(gradient, exact.gradient)
+                    error = (gradient - exact.gradient).norm() / exact.gradient.norm()
+                    row = {"estimator": name, "from": start, "error": error.item()}
+                    row |= {"cosine": cosine, "norm ratio": ratio}
+                    of_gradients.append({**at, **row})
+    columns = ["seed", "scene", "estimator", "from", "error", "cosine", "norm ratio"]
+    scenes = ["seed", "scene", "converges", "residual", "spectral radius", "spectral norm"]
+    scenes += ["condition", "one-step error"]
+    return pd.DataFrame(of_scenes, columns=scenes), pd.DataFrame(of_gradients, columns=columns)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A trained cell on one of its test scenes.
+
+    attention   iterates as often as in training
+    arguments   inputs (1, N, D), initial slots (1, K, D) and a cotangent (1, K, D), in float64
+    """
+
+    number: int
+    attention: SlotAttention
+    arguments: tuple[Tensor, Tensor, Tensor]
+    exact: Exact
+
+
+def _scenes(run: RunResult, seed: int) -> Iterator[_Scene]:
+    """Walk a run's test scenes; the same cotangent, drawn by the seed, for each."""
+    usual = (Iteration(run.config.model.num_iterations), Neumann())
+    attention, all_inputs, all_slots = run.cell(*usual, torch.float64)
+    for number in range(len(all_inputs)):
+        inputs, slots = all_inputs[number : number + 1], all_slots[number : number + 1]
+        generator = torch.Generator().manual_seed(seed)
+        cotangent = torch.randn(slots.shape, generator=generator, dtype=slots.dtype)
+        arguments = (inputs, slots, cotangent)
+        exact = exact_implicit_gradient(attention, *arguments)
+        yield _Scene(number, attention, arguments, exact)
+
+
+def bolte_bound(norm):
+    """Return the bound on `Exact.one_step_error` where the norm of J is below 1: norm / (1 - norm).
+
+    One-step differentiation errs, at the fixed point of a map that contracts by rho < 1 and whose
+    derivative with respect to a parameter has a norm of at most L, by at most L rho / (1 - rho);
+    for a constant that is added to the map, L = 1. The contraction is by the norm of J, of which
+    the spectral radius is but a lower bound. At an iterate z instead of the fixed point z*, the
+    Lipschitz constant of that derivative times ||z - z*|| comes on top; it is not estimated here.
+
+    norm    any array
+
+    Source: Bolte, Pauwels and Vaiter, One-step differentiation of iterative algorithms (2023).
+    """
+    return norm / (1 - norm)
 
 
 def residuals(run: RunResult, steps: int) -> Tensor:

@@ -127,6 +127,16 @@ def mark_value(ax, value: float) -> None:
     ax.axvline(value, color="0.5", linestyle=":", linewidth=1)
 
 
+def bound(ax, of, label: str) -> None:
+    """Draw a bound on y, a function of x in (0, 1) that grows without end, and shade where, from
+    1 on, it says nothing."""
+    right = ax.get_xlim()[1]
+    x = np.linspace(0.3, 0.99, 100)
+    ax.plot(x, of(x), color="0.3", linewidth=1, label=label)
+    ax.axvspan(1, max(right, 1.1), color="0.5", alpha=0.15, linewidth=0)
+    ax.set_xlim(right=max(right, 1.1))
+
+
 def colour_bars(ax, shares: dict[str, dict[str, float]]) -> None:
     """Draw bars in the objects' own colours, a group a data set: data set -> colour -> share."""
     left = 0

@@ -73,7 +73,7 @@ def _beside(value, default) -> dict[str, Any]:
 
 def _is_rule(value) -> bool:
     """Whether a value is a solver or an adjoint: a choice by type, not only by its numbers."""
-    return hasattr(value, "solve") or hasattr(value, "check")
+    return any(hasattr(value, method) for method in ("solve", "check", "solve_linear"))
 
 
 def _rule(value) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""The page for practitioners: its numbers are those of the tables, and its recipe runs where the
+package that it wraps is installed."""
+
+from importlib.util import find_spec
+
+import pandas as pd
+import pytest
+import torch
+from test_docs import examples
+
+from paper_lib.fixed_point import Iteration, Unrolled, fixed_point
+from paper_lib.runs import ROOT
+
+AFTER, AT = "implicit (IN), pair: error", "implicit (IN), pair: at z*"
+PAIR = "implicit (IN), pair"
+QUOTED = {
+    "ext01_gradient_fidelity": [
+        ("one step (Neumann, 1 term)", AFTER),
+        ("Neumann, 4 terms", AFTER),
+        ("Neumann, 8 terms", AFTER),
+        ("phantom, 5 steps", AFTER),
+        ("implicit, GMRES", AFTER),
+        ("implicit, GMRES", AT),
+        ("implicit, GMRES, 8 steps", AT),
+        ("Neumann, 8 terms", AT),
+    ],
+    "ext05_fixed_points": [
+        (PAIR, "converge"),
+        (PAIR, "agreement, 7"),
+        (PAIR, "agreement, 50"),
+        (f"{PAIR}, 2x slots", "converge"),
+    ],
+}
+
+
+@pytest.mark.parametrize("table", QUOTED)
+def test_its_numbers_are_those_of_the_tables(table):
+    page = (ROOT / "docs/practice.md").read_text()
+    values = pd.read_csv(ROOT / f"results/cpu/tables/{table}.csv", index_col=0)
+    for row, column in QUOTED[table]:
+        assert f"{values.loc[row, column]:g}" in page, (row, column)
+    if table == "ext05_fixed_points":
+        for cells in ("vanilla, pair", PAIR, "vanilla, flagship", "implicit (IN), flagship"):
+            assert f"{100 * values.loc[cells, 'collapsed']:.2g}%" in page
+
+
+@pytest.mark.skipif(find_spec("slot_attention") is None, reason="pip install -e '.[bench]'")
+def test_the_recipe_is_the_packages_module():
+    """Unrolled, the same slots and the same gradients; as it stands, one step's."""
+    torch.manual_seed(0)
+    recipe = {}
+    exec(compile(examples("practice.md"), "practice.md", "exec"), recipe)
+    module, inputs = recipe["module"], recipe["inputs"]
+    parts = dict(module.named_parameters())
+    assert all(p.grad is not None for name, p in parts.items() if not name.startswith("slots_"))
+    # the initial slots are drawn, and one step sends nothing to them
+    assert parts["slots_mu"].grad is None and recipe["solution"].steps.tolist() == [7, 7]
+
+    gradients, values = [], []
+    for ours in (False, True):
+        torch.manual_seed(1)
+        module.iters = 3
+        if ours:
+            noise = torch.randn(2, module.num_slots, module.dim)
+            slots = module.slots_mu + module.slots_logsigma.exp() * noise
+            step = recipe["refinement"](module, inputs)
+            value = fixed_point(step, slots, solver=Iteration(3), adjoint=Unrolled()).value
+        else:
+            value = module(inputs)
+        values.append(value)
+        gradients.append(torch.autograd.grad(value.square().mean(), list(parts.values())))
+    torch.testing.assert_close(*values, rtol=1e-4, atol=1e-5)
+    for name, theirs, mine in zip(parts, *gradients):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6, msg=name)
