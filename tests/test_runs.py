@@ -76,7 +76,7 @@ def test_what_is_written_of_a_run(smoke):
     assert config["identity"] == json.loads(json.dumps(runs.identity(smoke.IN.config)))
     assert config["model"]["variant"] == "IN"
     assert config["dvae"]["vocab_size"] == 16
-    measured = {"config.json", "metrics.csv", "summary.json"}
+    measured = {"checksums.json", "config.json", "metrics.csv", "summary.json"}
     trained = measured | {"samples.npz", "weights.safetensors"}
     with_slots = trained | {"cell.safetensors"}
     for run, files in (
@@ -217,6 +217,8 @@ def test_numbers_that_this_code_does_not_compute_are_not_trained(smoke, elsewher
     folder = runs.folder_of(runs.run_id(earlier), "smoke")
     assert not folder.exists(), "asking leaves nothing behind"
     shutil.copytree(getattr(smoke, which).folder, folder, dirs_exist_ok=True)
+    (folder / "checksums.json").unlink()
+    (folder / "config.json").write_text(json.dumps({"id": folder.name}))
     assert runs.get(earlier, SMOKE).summary["status"] == "finished", "shown, where it is there"
 
 

@@ -21,6 +21,7 @@ from pycocotools import mask as rle
 
 from paper_lib.data.readers import listing
 from paper_lib.data.readers.listing import Annotations, Listing
+from paper_lib.data.readers.pictures import ensure_modest
 from paper_lib.data.readers.tree import Fault, Tree
 from paper_lib.data.splits import SPLITS, check_split, hold_out, random_order
 
@@ -143,6 +144,7 @@ def _mask(image: dict, instances: list[dict], mask_type: type, where: str) -> np
     """Return a mask (height, width): 0 for background, 1 for the largest instance, and so on."""
     try:
         height, width = image["height"], image["width"]
+        ensure_modest(width, height)
         shapes = [_encode(instance["segmentation"], height, width) for instance in instances]
         largest_first = np.argsort([-int(rle.area(shape)) for shape in shapes], kind="stable")
         mask = np.zeros((height, width), mask_type)
