@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from faults import rot
+from faults import disk, hostile, inputs, rot
 from faults.fault import Tally
 
 from paper_lib.data.readers import clevr_with_masks
@@ -38,3 +38,33 @@ def test_rotten_files_of_our_own(tmp_path, rng, made):
 def test_rotten_files_of_the_authors(tmp_path, rng, made, monkeypatch):
     monkeypatch.setattr(clevr_with_masks, "RECORDS", 12)
     assert survived(rot.faults(made(tmp_path / "made"), rng, cuts=2, flips=3)).total() >= 8
+
+
+# ---- hostile files ----
+
+
+def test_hostile_files_of_a_run(smoke, tmp_path):
+    assert survived(hostile.run_faults(smoke.IN, tmp_path)).total() >= 100
+
+
+@pytest.mark.parametrize(
+    "made", [hostile.data_faults, hostile.layout_faults, hostile.record_faults]
+)
+def test_hostile_files_of_data(tmp_path, made, monkeypatch):
+    monkeypatch.setattr(clevr_with_masks, "RECORDS", 12)
+    assert survived(made(tmp_path / "made")).total() >= 7
+
+
+# ---- a full disk ----
+
+
+def test_a_full_disk(tmp_path):
+    assert survived(disk.faults(tmp_path)).total() == 35
+
+
+# ---- senseless input ----
+
+
+@pytest.mark.parametrize("which", ["parameters", "commands"])
+def test_senseless_input(elsewhere, which, capsys):
+    assert inputs.run(60, which) >= 60

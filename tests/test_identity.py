@@ -8,6 +8,7 @@ import pytest
 
 from paper_lib import data, runs
 from paper_lib.fixed_point import Anderson, Broyden, Implicit, Iteration, Neumann, Unrolled
+from paper_lib.models import SLATEConfig
 from paper_lib.paper import figures, locatello, overrides, parameters, profiles
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.regeneration import RegenerationRunConfig
@@ -153,6 +154,9 @@ OTHER_VALUES = {
     "arithmetic": 1,
     "name": "shapestacks",
     "init": "authors",
+    "dropout": 0.2,
+    "training_step": SLATEConfig(),
+    "crowded": DataConfig(),
 }
 
 

@@ -88,6 +88,18 @@ def test_what_is_written_of_a_run(smoke):
         assert run.has_cell == ("cell.safetensors" in files)
 
 
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_who_may_read_a_run_is_the_umasks_affair(smoke, elsewhere, umask):
+    before = os.umask(umask)
+    try:
+        run = runs.get(smoke.dvae.config, SMOKE)
+    finally:
+        os.umask(before)
+    rights = {path.name: path.stat().st_mode & 0o777 for path in run.folder.iterdir()}
+    assert len(rights) == 6
+    assert set(rights.values()) == {0o666 & ~umask}
+
+
 def test_runs_that_others_build_on_come_first_and_once(smoke):
     slate, dvae, measured = smoke.IN.config, smoke.dvae.config, smoke.complexity.config
     assert runs.with_needs([slate, measured, smoke.vanilla.config, slate]) == [

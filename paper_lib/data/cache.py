@@ -27,6 +27,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.lib.format import open_memmap
 
+from paper_lib.system.files import naming
 from paper_lib.system.reading import BrokenFile, read_json, reading
 
 DONE = "done"
@@ -101,16 +102,17 @@ class Cache:
         """Return those of `rows` that are not filled, in their order."""
         if not self.folder.exists():
             return np.arange(rows.start, rows.stop)
-        done = self.open_array(DONE)
+        # in memory: to map a hole of a file takes room on some disks, and ends the process if full
+        done = self.open_array(DONE, mapped=False)
         if done.dtype != np.bool_:
             raise BrokenFile(self.folder / f"{DONE}.npy", f"is of type {done.dtype}", self.remedy)
         return rows.start + np.flatnonzero(~done[rows.start : rows.stop])
 
-    def open_array(self, name: str) -> np.memmap:
-        """Return an array, read-only. Raises BrokenFile."""
+    def open_array(self, name: str, mapped: bool = True) -> np.ndarray:
+        """Return an array, read-only if it is `mapped`. Raises BrokenFile."""
         path = self.folder / f"{name}.npy"
         with reading(path, self.remedy):
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
 
     def open_arrays(self) -> dict[str, np.memmap]:
         """Return all arrays by their names, read-only. Raises BrokenFile."""
@@ -184,7 +186,8 @@ def write_row(arrays: dict[str, np.memmap], row: int, item: dict[str, np.ndarray
 
 def _write(array: np.memmap, row: int, value: np.ndarray | np.generic) -> None:
     """Write a row through the file: a full disk is then an error, and through the map a signal."""
-    with open(array.filename, "r+b") as file:
+    path = Path(array.filename)
+    with naming(path), open(path, "r+b") as file:
         file.seek(array.offset + row * value.nbytes)
         file.write(value.tobytes())
 

@@ -79,7 +79,7 @@ def _main(parser: argparse.ArgumentParser, given: argparse.Namespace, device: st
 def _add_checksums(profile: str) -> int:
     """Give every finished run of a profile, known or not, checksums where it has none.
 
-    A file that cannot be read is named, and the others are gone on with. Returns 1 if a run has none because a file of it cannot be read.
+    A file that cannot be read is named, and the others are gone on with. Returns 1 if there is one.
     """
     broken = 0
     for summary in sorted((results_root() / profile / "runs").glob("*/summary.json")):

@@ -24,17 +24,25 @@ def whole(path: Path) -> Iterator[Path]:
     name = f".{path.stem}.{os.getpid()}-{secrets.token_hex(3)}{path.suffix}"
     temporary = path.with_name(name)
     try:
-        temporary.touch()
-        rights = temporary.stat().st_mode & 0o777
-        yield temporary
-        temporary.chmod(rights)  # safetensors gives its files to their owner alone
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.filename == str(temporary) or error.filename is None:
-            raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
-        raise
+        with naming(path):
+            temporary.touch()
+            rights = temporary.stat().st_mode & 0o777
+            yield temporary
+            temporary.chmod(rights)  # safetensors gives its files to their owner alone
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an OSError that names no file, such as that of a full disk, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
 
 
 def as_json(content) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -44,8 +43,8 @@ class File:
 
     read    returns everything that is read of it, and of what belongs to it
     others  files of other runs or data sets, with which it is exchanged
-    proof   "checksum" tells any change; "format", of the authors' files, tells that a file is whole;
-            "nothing" tells of words that somebody wrote whether they are all
+    proof   "checksum" tells any change; "format", of the authors' files, that a file is whole;
+            "nothing" tells whether words that somebody wrote are all
     """
 
     kind: str
@@ -106,14 +105,18 @@ def _meet(file: File, content: bytes | None, expected: str, certain: bool) -> st
 @contextmanager
 def replaced(path: Path, content: bytes | None) -> Iterator[None]:
     """Exchange a file's content; the file that was there stays as it is, for who has it open."""
-    kept = path.with_name(f"{path.name}.kept")
-    path.rename(kept)
+    kept = path.with_name(f".{path.name}.kept")
+    was_there = path.exists()
+    if was_there:
+        path.rename(kept)
     try:
         if content is not None:
             path.write_bytes(content)
         yield
     finally:
-        os.replace(kept, path)
+        path.unlink(missing_ok=True)
+        if was_there:
+            kept.rename(path)
 
 
 def fingerprint(value) -> str:

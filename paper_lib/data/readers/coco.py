@@ -158,10 +158,17 @@ def _mask(image: dict, instances: list[dict], mask_type: type, where: str) -> np
 def _encode(segmentation: list | dict, height: int, width: int) -> dict:
     """Return the compressed run lengths of a segmentation.
 
-    It is a list of polygons [[x, y, x, y, ...], ...], or run lengths, compressed or not.
+    It is a list of polygons [[x, y, x, y, ...], ...], or run lengths, compressed or not. Raises
+    ValueError for what would take pycocotools far beyond the picture, and with it the memory.
     """
     if isinstance(segmentation, list):
+        for polygon in segmentation:
+            # (a comparison with NaN is False)
+            if not np.abs(np.asarray(polygon, float)).max() <= 4 * max(height, width):
+                raise ValueError("a polygon far outside of the picture")
         return rle.merge(rle.frPyObjects(segmentation, height, width))
+    if list(segmentation["size"]) != [height, width]:
+        raise ValueError(f"run lengths of another size, {segmentation['size']}")
     if isinstance(segmentation["counts"], list):
         return rle.frPyObjects(segmentation, height, width)
     return segmentation

@@ -6,13 +6,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from paper_lib.data.readers.tree import Fault, Tree
 
 Square = tuple[float, float, float]  # top, left and side, in pixels
+FORMATS = ("PNG", "JPEG")  # Pillow knows formats, too, for which it starts other programs
 MOST_PIXELS = 2**25  # of a picture; the authors' have at most 410,000
 
 
 def read_picture(tree: Tree, path: str) -> Image.Image:
     """Return an upright RGB picture, whatever its mode and its EXIF orientation. Raises Fault."""
     try:
-        with Image.open(tree.root / path) as picture:
+        with Image.open(tree.root / path, formats=FORMATS) as picture:
             ensure_modest(*picture.size)
             picture.load()
             upright = _turned_upright(picture)

@@ -23,7 +23,7 @@ from PIL import Image
 
 from paper_lib.data.readers import listing
 from paper_lib.data.readers.listing import Annotations, Listing
-from paper_lib.data.readers.pictures import ensure_modest
+from paper_lib.data.readers.pictures import FORMATS, ensure_modest
 from paper_lib.data.readers.tree import Fault, Tree
 from paper_lib.data.splits import SPLITS, check_split, random_order
 
@@ -136,7 +136,7 @@ def _read_mask(tree: Tree, picture: str, path: str | None) -> np.ndarray:
     if path is None:
         raise Fault(_no_mask(picture))
     try:
-        with Image.open(tree.root / path) as levels:
+        with Image.open(tree.root / path, formats=FORMATS) as levels:
             ensure_modest(*levels.size)
             gray = np.asarray(levels.convert("RGB"))[..., 0]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
