@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 # What may come of a fault that is survived.
 REFUSED = "refused"  # an error that names what is wrong, and the remedy
 HARMLESS = "harmless"  # the right result nevertheless
+RESUMED = "resumed"  # killed, and gone on to the same result
 UNSEEN = "unseen"  # another result, where no format has a checksum that would tell
 
 
