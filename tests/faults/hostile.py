@@ -236,6 +236,9 @@ def _around(path: Path) -> set[str]:
     return {str(found) for folder in above for found in folder.iterdir() if found.name != "cache"}
 
 
+MAKERS = (data_faults, layout_faults, record_faults)
+
+
 # ---- files, made by hand ----
 
 

@@ -119,10 +119,10 @@ def faults(
     """
     for work in works:
         base, whole = folder / work.replace(" ", "-"), folder / f"{work}-whole".replace(" ", "-")
-        with _in(base):
+        with at(base):
             prepare(work)
         shutil.copytree(base, whole)
-        with _in(whole):
+        with at(whole):
             seconds = _until_the_end(start(perform, work))
             expected = made(work)
         for number in range(kills):
@@ -131,7 +131,7 @@ def faults(
             def meet(work=work, base=base, delay=delay, number=number, expected=expected) -> str:
                 place = folder / f"{base.name}-{number}"
                 shutil.copytree(base, place)
-                with _in(place):
+                with at(place):
                     return _meet(work, delay, expected, start)
 
             yield Fault(f"kill: {work}", f"after {delay:.2f} of {seconds:.2f} seconds", meet)
@@ -180,7 +180,7 @@ def _marked_processes(mark: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _in(folder: Path) -> Iterator[None]:
+def at(folder: Path) -> Iterator[None]:
     """Have results, figures and data in a folder."""
     places = {
         "PAPER_RESULTS": folder / "results",

@@ -330,3 +330,6 @@ def config_files(root: Path) -> list[File]:
             location.CONFIG = kept
 
     return [File("data.toml", path, read, proof="nothing")]
+
+
+MAKERS = (checkpoint_files, cache_files, layout_files, tfrecord_files, state_files, config_files)
