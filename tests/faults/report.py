@@ -24,8 +24,8 @@ their work (SIGKILL) and started again. `make test` tries a sample of the same.
   was left of the killed one
 - *harmless*: the right result nevertheless, such as with a bit changed in the padding of a header,
   or by a process that was done before it could be killed
-- *answered*: senseless input, made up by Hypothesis, that was refused or had a right result; no
-  command failed with a status of 0
+- *answered*: senseless input, made up by Hypothesis, that was refused by name or had a right
+  result; a command that ends with another status than 0 says why
 - *unseen*: another value, where nothing tells: the authors' pictures and lists come without
   checksums, and `data.toml` is what a user writes
 
