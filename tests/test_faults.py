@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from faults import disk, hostile, inputs, rot
+from faults import disk, hostile, inputs, kills, rot
 from faults.fault import Tally
 
 from paper_lib.data.readers import clevr_with_masks
@@ -68,3 +68,11 @@ def test_a_full_disk(tmp_path):
 @pytest.mark.parametrize("which", ["parameters", "commands"])
 def test_senseless_input(elsewhere, which, capsys):
     assert inputs.run(60, which) >= 60
+
+
+# ---- kills (those of rendering, SLATE and the dVAE are in test_data and test_resuming) ----
+
+
+@pytest.mark.parametrize("work", ["autoencoder", "set prediction"])
+def test_a_kill(process, tmp_path, rng, work):
+    survived(kills.faults([work], 1, rng, tmp_path, process))
