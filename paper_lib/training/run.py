@@ -47,7 +47,8 @@ class TrainingRun:
     alone: ClassVar[bool] = False
 
     def __post_init__(self):
-        """Raise ValueError, with the name, for a count of nothing, or a temperature that is none.
+        """Raise ValueError, with the name, for a count of nothing, or a temperature or a learning
+        rate that is none.
 
         Pictures that are kept for show may be none.
         """
@@ -56,7 +57,8 @@ class TrainingRun:
             least = 0 if f.name in ("seed", "sample_images", "regenerate_images") else 1
             if f.type == "int" and not (type(value) is int and value >= least):
                 raise ValueError(f"{f.name} must be a whole number from {least}, not {value!r}")
-            if f.type == "float" and not (is_number(value) and 0 < value < math.inf):
+            above_zero = f.name.startswith(("tau", "lr"))
+            if above_zero and f.type == "float" and not (is_number(value) and 0 < value < math.inf):
                 raise ValueError(f"{f.name} must be a number above 0, not {value!r}")
 
     @property
