@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -86,7 +85,8 @@ def perform(work: str) -> None:
         command = [str(Path(sys.executable).parent / "papermill"), f"notebooks/{NOTEBOOK}.ipynb"]
         command += [str(out / f"{NOTEBOOK}.ipynb"), "-p", "profile", "smoke"]
         command += ["--no-progress-bar", "--log-level", "ERROR"]
-        subprocess.run(command, cwd=runs.ROOT, check=True, stderr=subprocess.DEVNULL)
+        os.chdir(runs.ROOT)
+        os.execv(command[0], command)  # this process is papermill from now on
     else:
         runs.get(CONFIGS[work](), SMOKE)
 

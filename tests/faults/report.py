@@ -14,10 +14,11 @@ HEAD = """# Reliability
 Made by `make faults`; do not edit. It breaks things on purpose: files are cut off at {cuts} points,
 changed by a bit at {flips}, emptied, exchanged and removed; hostile ones take their places; the
 disk is full; parameters and arguments make no sense; processes are killed at random moments of
-their work (SIGKILL) and started again. `make test` tries a sample of the same.
+their work (SIGKILL) and started again, few of each kind here: `make faults KILLS=15` tries 105.
+`make test` tries a sample of the same.
 
-**{tried:,} faults tried, {survived:,} survived.** Seed {seed}, {minutes:.0f} minutes, commit
-{commit}, Python {python}, torch {torch}.
+**{tried:,} faults tried, {survived:,} survived.** Seed {seed}, {minutes:.0f} minutes;
+commit {commit}, Python {python}, torch {torch}.
 
 - *refused*: an error that names the file or the parameter, what is wrong, and what helps
 - *resumed*: killed, started again, and bit for bit what an undisturbed process makes; no process
