@@ -3,6 +3,7 @@
 # make test      set up, then all checks
 # make lab       set up, then JupyterLab
 # make verify    train the first steps of committed runs again, and compare
+# make faults    break things on purpose, and count what is survived: docs/reliability.md
 # make evidence  perform the runs of docs/protocol.md that are missing: hours
 # make bench     time what matters, beside other people's code; with nothing else running
 #                (SLATE_CODE=folder for the authors')
@@ -16,7 +17,7 @@ PYTHON  ?= python3
 BIN  := .venv/bin
 DONE := .venv/installed
 
-.PHONY: figures test verify evidence lab bench setup stored
+.PHONY: figures test verify faults evidence lab bench setup stored
 .DELETE_ON_ERROR:
 
 setup: $(DONE)
@@ -42,6 +43,13 @@ test: setup
 # the first steps of committed runs, trained again here, against their curves
 verify: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m paper_lib.paper.verify --jobs $(JOBS)
+
+# rotten and hostile files, a full disk, senseless input, kills: docs/reliability.md
+# (KILLS=3 of each kind of work, CASES=1000 of each kind of input)
+KILLS ?= 3
+CASES ?= 1000
+faults: setup
+	@PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m faults --cases $(CASES) --kills $(KILLS)
 
 # the runs of docs/protocol.md that are missing: hours
 evidence: setup

@@ -5,10 +5,8 @@
 #
 # What a notebook shows is data in paper_lib/paper/figures.py.
 
-from pathlib import Path
-
 from paper_lib.paper import figures, parameters
-from paper_lib.runs import results_root, run_id
+from paper_lib.runs import ROOT, results_root, run_id
 
 PROFILE = config.get("profile", "quick")
 DEVICE = config.get("device", "cpu")
@@ -63,13 +61,13 @@ use rule run as timing with:
 rule notebook:
     input:
         runs=needed_by_notebook,
-        notebook="notebooks/{notebook}.ipynb",
+        notebook=f"{ROOT}/notebooks/{{notebook}}.ipynb",
         # a changed plot is drawn again; a run is never trained again for it
-        library=[str(path) for path in Path("paper_lib").rglob("*.py")],
+        library=[str(path) for path in (ROOT / "paper_lib").rglob("*.py")],
     output:
         EXECUTED + "/{notebook}.ipynb",
     shell:
-        "OMP_NUM_THREADS=1 papermill {input.notebook} {output}"
+        "OMP_NUM_THREADS=1 papermill {input.notebook:q} {output:q}"
         " --log-level WARNING --no-progress-bar"
         " -p profile {PROFILE} -p device {DEVICE} -p if_missing train"
         " 2> >(grep -v IPKernelApp >&2)"  # the kernel warns that it talks over TCP

@@ -46,10 +46,12 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def elsewhere(root, tmp_path, monkeypatch):
-    """Results of one test's own; the rendered scenes are shared."""
-    for name, path in places(tmp_path, root / "data").items():
+    """Results of one test's own, under a name as users give; the rendered scenes are shared."""
+    folder = tmp_path / "résultats de l'été 2"
+    folder.mkdir()
+    for name, path in places(folder, root / "data").items():
         monkeypatch.setenv(name, path)
-    return tmp_path
+    return folder
 
 
 @pytest.fixture(scope="session")

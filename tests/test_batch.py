@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -119,6 +120,22 @@ def test_batch_makes_what_is_missing_and_nothing_else(smoke, elsewhere, capfd):
     # a run whose folder is deleted is run again, alone, and its notebook after it
     shutil.rmtree(folder)
     assert would_run() == ({run.name}, True)
+
+
+def test_a_checkout_that_cannot_be_written_to_stays_as_it_is(elsewhere, monkeypatch):
+    """Snakemake keeps its notes beside the results then."""
+    commands = []
+
+    def noted(command, **given):
+        commands.append(command)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", noted)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != ROOT)
+    assert batch.main(ARGUMENTS) == 0
+    (command,) = commands
+    assert command[command.index("--directory") + 1] == str(elsewhere / "results")
+    assert command[command.index("--snakefile") + 1] == str(ROOT / "Snakefile")
 
 
 @pytest.mark.parametrize(

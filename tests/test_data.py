@@ -16,6 +16,7 @@ import numpy as np
 import papermill
 import pytest
 from filelock import FileLock
+from test_data_files import spoil
 
 from bench import renderer as benchmark
 from paper_lib import data
@@ -533,7 +534,7 @@ def test_a_killed_process_loses_nothing_and_leaves_no_process(rendering):
 
     # Spoilt here, to see that finished pictures are not rendered again.
     spoilt = int(np.flatnonzero(done)[1])
-    np.load(done_file.with_name("images.npy"), mmap_mode="r+")[spoilt] = 77
+    spoil(done_file.parent, spoilt, images=77)
     resumed = data.load("clevr_mirror", root=root, **LONG)
     uninterrupted = data.load("clevr_mirror", root=root / "whole", **LONG)
     assert np.all(resumed.images[spoilt] == 77)

@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from paper_lib.data import splits
+from paper_lib.data.cache import Cache, write_row
 from paper_lib.data.clevr_format import COLOURS
 from paper_lib.data.readers import clevr, coco, listing, location, shapestacks
 from paper_lib.data.readers.pictures import read_picture, shrink, shrink_mask
@@ -178,6 +179,13 @@ TREES = {
 ALL = pytest.mark.parametrize("name", TREES)
 
 
+def spoil(folder, row, **values):
+    """Write other values into a row of a cache, as if they had been read."""
+    arrays = Cache(folder, {}).open_arrays()
+    others = set(arrays) - {"done", "checks"}
+    write_row(arrays, row, {name: np.array(arrays[name][row]) for name in others} | values)
+
+
 @pytest.fixture
 def reads(monkeypatch):
     """Paths of the pictures that were read."""
@@ -311,7 +319,7 @@ def test_a_killed_reading_goes_on_where_it_was(name, tmp_path, reads, monkeypatc
     done = np.load(folder / "done.npy")
     assert done[:3].all() and not done[3]
     # Spoilt here, to see that finished rows are left alone.
-    np.load(folder / "images.npy", mmap_mode="r+")[0] = 77
+    spoil(folder, 0, images=77)
     monkeypatch.setattr(listing, "_read", read)
     before = len(reads)
     resumed = load(root, "train", SIZE, cache)

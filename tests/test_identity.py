@@ -20,6 +20,7 @@ from paper_lib.fixed_point import (
     Truncated,
     Unrolled,
 )
+from paper_lib.models import SLATEConfig
 from paper_lib.paper import figures, locatello, overrides, parameters, profiles
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.regeneration import RegenerationRunConfig
@@ -168,6 +169,9 @@ OTHER_VALUES = {
     "arithmetic": 1,
     "name": "shapestacks",
     "init": "authors",
+    "dropout": 0.2,
+    "training_step": SLATEConfig(),
+    "crowded": DataConfig(),
 }
 
 

@@ -352,7 +352,8 @@ def test_torchrun(elsewhere):
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(f"{runs.run_id(config)}: finished") == 1
     loaded = parameters.check("smoke", if_missing="error")
-    files = {"config.json", "metrics.csv", "samples.npz", "summary.json", "weights.safetensors"}
+    files = {"checksums.json", "config.json", "metrics.csv", "samples.npz", "summary.json"}
+    files |= {"weights.safetensors"}
     for part, extra in ((config, {"cell.safetensors"}), (config.dvae, set())):
         run = runs.get(part, loaded)
         assert run.summary["status"] == "finished"

@@ -336,7 +336,7 @@ def test_what_is_written_of_one(copied, smoke, colours, monkeypatch):
     config = config_of(smoke.IN, images=4, features="colours")
     run = runs.get(config, SMOKE)
     files = {path.name for path in run.folder.iterdir()}
-    assert files == {"config.json", "metrics.csv", "summary.json"}
+    assert files == {"checksums.json", "config.json", "metrics.csv", "summary.json"}
     written = json.loads((run.folder / "config.json").read_text())
     assert written["images"] == 4
     assert written["slate"]["model"]["variant"] == "IN"

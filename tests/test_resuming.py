@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 import time
 from dataclasses import replace
@@ -10,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors import SafetensorError
 from toy import PLAIN, Toy
 
 from paper_lib import runs
+from paper_lib.system.reading import BrokenFile
 from paper_lib.training import checkpoint
 from paper_lib.training.config import TrainingConfig
 from paper_lib.training.loop import train
@@ -124,7 +125,7 @@ def test_a_broken_checkpoint_is_an_error_and_no_code(tmp_path, damage):
         path.write_bytes(b"")
     else:
         torch.save({"model": Unpickled()}, path)
-    with pytest.raises(SafetensorError):
+    with pytest.raises(BrokenFile, match=re.escape(f"{path} cannot be read")):
         train(Toy(), TrainingConfig(**PLAIN | {"steps": 8}), 0, tmp_path)
 
 

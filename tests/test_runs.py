@@ -84,7 +84,7 @@ def test_what_is_written_of_a_run(smoke):
     assert config["identity"] == json.loads(json.dumps(runs.identity(smoke.IN.config)))
     assert config["model"]["variant"] == "IN"
     assert config["dvae"]["vocab_size"] == 16
-    measured = {"config.json", "metrics.csv", "summary.json"}
+    measured = {"checksums.json", "config.json", "metrics.csv", "summary.json"}
     trained = measured | {"samples.npz", "weights.safetensors"}
     with_slots = trained | {"cell.safetensors"}
     for run, files in (
@@ -94,6 +94,18 @@ def test_what_is_written_of_a_run(smoke):
     ):
         assert {path.name for path in run.folder.iterdir()} == files
         assert run.has_cell == ("cell.safetensors" in files)
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_who_may_read_a_run_is_the_umasks_affair(smoke, elsewhere, umask):
+    before = os.umask(umask)
+    try:
+        run = runs.get(smoke.dvae.config, SMOKE)
+    finally:
+        os.umask(before)
+    rights = {path.name: path.stat().st_mode & 0o777 for path in run.folder.iterdir()}
+    assert len(rights) == 6
+    assert set(rights.values()) == {0o666 & ~umask}
 
 
 def test_runs_that_others_build_on_come_first_and_once(smoke):
@@ -225,6 +237,8 @@ def test_numbers_that_this_code_does_not_compute_are_not_trained(smoke, elsewher
     folder = runs.folder_of(runs.run_id(earlier), "smoke")
     assert not folder.exists(), "asking leaves nothing behind"
     shutil.copytree(getattr(smoke, which).folder, folder, dirs_exist_ok=True)
+    (folder / "checksums.json").unlink()
+    (folder / "config.json").write_text(json.dumps({"id": folder.name}))
     assert runs.get(earlier, SMOKE).summary["status"] == "finished", "shown, where it is there"
 
 

@@ -106,7 +106,7 @@ def test_a_config_refuses_what_makes_no_sense(config):
         config(variant="BN", adjoint=Unrolled())
     with pytest.raises(TypeError, match="expected an object"):
         config(solver=Broyden)
-    with pytest.raises(ValueError, match="max_steps"):
+    with pytest.raises(ValueError, match="num_iterations"):
         config(num_iterations=0)
 
 

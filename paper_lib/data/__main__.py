@@ -15,6 +15,7 @@ from pathlib import Path
 from paper_lib import data
 from paper_lib.data.card import card, contact_sheet
 from paper_lib.data.readers.location import find
+from paper_lib.system.arguments import count
 
 COMMANDS = {
     "render": "make what is missing of every split: render it, or read it from the authors' files",
@@ -23,15 +24,15 @@ COMMANDS = {
     "card": "print counts, split sizes, mean and standard deviation, source and licence",
 }
 SETTINGS = {
-    "num_scenes": int,
-    "num_crops": int,
+    "num_scenes": count,
+    "num_crops": count,
     "seed": int,
     "min_objects": int,
     "max_objects": int,
-    "samples_per_pixel": int,
+    "samples_per_pixel": count,
     "view": str,
     "mitsuba_variant": str,
-    "workers": int,
+    "workers": count,
 }
 PREVIEWED = 48  # images
 
@@ -114,12 +115,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--size", type=int, default=64, help="pixels (default: 64)")
+    command.add_argument("--size", type=count, default=64, help="pixels (default: 64)")
     command.add_argument("--door", choices=data.DOORS)
     command.add_argument(
         "--root", metavar="FOLDER", help="where it is kept; else PAPER_DATA, else data/"
     )
-    command.add_argument("--max-items", type=int, help="of each split")
+    command.add_argument("--max-items", type=count, help="of each split")
     for setting, type_ in SETTINGS.items():
         option = f"--{setting.replace('_', '-')}"
         command.add_argument(option, type=type_, help="see the generator's load")

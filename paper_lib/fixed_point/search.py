@@ -162,7 +162,10 @@ class Search:
 
 def _relative(g: Tensor, fz: Tensor) -> Tensor:
     smallest = torch.finfo(fz.dtype).tiny
-    return vector_norm(g, dim=1) / vector_norm(fz, dim=1).clamp_min(smallest)
+    size = vector_norm(fz, dim=1)
+    residual = vector_norm(g, dim=1) / size.clamp_min(smallest)
+    # f(z) may be finite where its norm overflows: divided by that, any residual would be zero
+    return torch.where(size.isinf(), size, residual)
 
 
 def _finite(x: Tensor) -> Tensor:

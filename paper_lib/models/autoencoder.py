@@ -12,6 +12,7 @@ from paper_lib.fixed_point import Adjoint, Solution, Solver
 from paper_lib.models import fast
 from paper_lib.models.conv_encoder import ConvEncoder, PositionEmbedding
 from paper_lib.models.layers import conv2d, conv_transpose2d
+from paper_lib.models.sizes import check_sizes
 from paper_lib.models.slot_encoder import SlotEncoder
 from paper_lib.models.variants import solver_and_adjoint
 
@@ -50,6 +51,7 @@ class AutoencoderConfig:
     adjoint: Adjoint | None = None
 
     def __post_init__(self):
+        check_sizes(self)
         solver_and_adjoint(self)  # refuses a pair that makes no sense
 
 

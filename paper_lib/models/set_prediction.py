@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from paper_lib.fixed_point import Adjoint, Solution, Solver
 from paper_lib.models.conv_encoder import ConvEncoder
 from paper_lib.models.layers import linear
+from paper_lib.models.sizes import check_sizes
 from paper_lib.models.slot_encoder import SlotEncoder
 from paper_lib.models.variants import solver_and_adjoint
 
@@ -43,6 +44,7 @@ class SetPredictionConfig:
     adjoint: Adjoint | None = None
 
     def __post_init__(self):
+        check_sizes(self)
         solver_and_adjoint(self)  # refuses a pair that makes no sense
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from paper_lib.fixed_point import Adjoint, Solver
 from paper_lib.models.dvae import DVAE, gumbel_softmax, sample_categorical
 from paper_lib.models.layers import linear
+from paper_lib.models.sizes import check_sizes
 from paper_lib.models.slot_encoder import SlotEncoder, SlotOutput
 from paper_lib.models.transformer import LearnedPositionalEncoding, TransformerDecoder
 from paper_lib.models.variants import solver_and_adjoint
@@ -41,6 +42,7 @@ class SLATEConfig:
     adjoint: Adjoint | None = None
 
     def __post_init__(self):
+        check_sizes(self)
         solver_and_adjoint(self)  # refuses a pair that makes no sense
 
 

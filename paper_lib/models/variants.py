@@ -32,7 +32,7 @@ VARIANTS = {
 
 def variant(name: str, num_iterations: int) -> tuple[Solver, Adjoint]:
     """Return the pair of a row of Table 2. ValueError for an unknown name lists the rows."""
-    if name not in VARIANTS:
+    if not isinstance(name, str) or name not in VARIANTS:
         raise ValueError(f"unknown variant {name!r}: choose from {', '.join(VARIANTS)}")
     return VARIANTS[name](num_iterations)
 

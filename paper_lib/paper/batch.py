@@ -16,6 +16,7 @@ from pathlib import Path
 from paper_lib.paper import figures, parameters, plots
 from paper_lib.paper.profiles import PROFILES
 from paper_lib.runs import ROOT, results_root
+from paper_lib.system.arguments import count
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("profile", choices=PROFILES)
     parser.add_argument("--only", default="", help="notebooks, separated by commas; all by default")
-    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
+    parser.add_argument("--jobs", type=count, default=2, help="how many at a time")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     given = parser.parse_args(arguments)
     notebooks = [name for name in given.only.split(",") if name] or list(figures.NOTEBOOKS)
@@ -47,6 +48,9 @@ def _snakemake(profile: str, notebooks: list[str], jobs: int, device: str) -> in
     # its lock outlives a killed process, and would refuse to go on; runs have locks of their own,
     # which do not
     command += ["--nolock"]
+    if not os.access(ROOT, os.W_OK):  # it keeps notes where it works
+        results_root().mkdir(parents=True, exist_ok=True)
+        command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(results_root())]
     command += ["--quiet", "rules", "host"]
     command += ["--config", f"profile={profile}", f"only={','.join(notebooks)}"]
     command += [f"device={device}"]

@@ -19,6 +19,7 @@ from paper_lib.paper.profiles import REGENERATED_IMAGES, data_sets, slate
 from paper_lib.paper.regeneration import RegenerationRunConfig
 from paper_lib.runs import ROOT, RunConfig, folder_of, run_id, with_needs
 from paper_lib.runs.provenance import commit
+from paper_lib.system.arguments import count
 
 THREE, FOUR, FIVE = range(3), range(4), range(5)
 
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m paper_lib.paper.evidence",
         description="Perform the runs of docs/protocol.md that are missing.",
     )
-    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
+    parser.add_argument("--jobs", type=count, default=2, help="how many at a time")
     parser.add_argument("--list", action="store_true", help="say what there is instead")
     given = parser.parse_args(arguments)
     groups = evidence(parameters.check("cpu"))

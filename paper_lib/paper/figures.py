@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from paper_lib.metrics import frechet
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.evidence import evidence
 from paper_lib.paper.locatello import autoencoder, set_prediction
@@ -244,7 +245,12 @@ def regeneration(
     given: Parameters, features: str | None = None
 ) -> dict[tuple[str, str], list[RegenerationRunConfig]]:
     """Return the runs of Table 3: (data set, method) -> the test images of every run, regenerated
-    from their slots and scored; `features` as in `RegenerationRunConfig`."""
+    from their slots and scored; `features` as in `RegenerationRunConfig`. Raises ValueError for
+    features that no network makes."""
+    if features is not None and features not in list(frechet.NETWORKS):
+        raise ValueError(
+            f"unknown features {features!r}: choose from {', '.join(frechet.NETWORKS)}"
+        )
     trained = generalisation(given, resolutions(given)[-1])
     return {key: _regenerated(given, group, features) for key, group in trained.items()}
 

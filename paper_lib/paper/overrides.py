@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, replace
+from types import NoneType, UnionType
+from typing import get_args, get_origin, get_type_hints
 
 from paper_lib import fixed_point
+from paper_lib.fixed_point import Adjoint, Solver
 
 
 def override(config, changes: dict):
@@ -51,8 +54,32 @@ def _with(config, changes: dict, prefix: str):
             value = _with(getattr(config, name), value, f"{path}.")
         elif isinstance(value, dict):
             value = _rule(value, path)
+        else:
+            value = _typed(value, get_type_hints(type(config))[name], path)
         values[name] = value
     return replace(config, **values)
+
+
+def _typed(value, hint, path: str):
+    """Return a value as a field of this type holds it. Raises ValueError for another type.
+
+    A whole number will do where a number is asked for, and a list where a tuple is, as YAML has no
+    tuples.
+    """
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    for kind in kinds:
+        if get_origin(kind) is tuple and isinstance(value, list | tuple):
+            return tuple(_typed(part, get_args(kind)[0], path) for part in value)
+        if kind is float and type(value) in (int, float):
+            return value
+        if kind in (int, bool, str) and type(value) is kind:
+            return value
+        if kind in (Solver, Adjoint) and (hasattr(value, "solve") or hasattr(value, "check")):
+            return value  # whether the two go together is for the model to say
+        if (is_dataclass(kind) or kind is NoneType) and isinstance(value, kind):
+            return value
+    wanted = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+    raise ValueError(f"override {path!r} must be of type {wanted}, and {value!r} is none")
 
 
 def _whole(path: str, value) -> str:
@@ -76,5 +103,5 @@ def _rule(description: dict, path: str):
     inner = {k: _rule(v, path) if isinstance(v, dict) else v for k, v in settings.items()}
     try:
         return getattr(fixed_point, kind)(**inner)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"override {path!r}: {error}") from error

@@ -53,16 +53,22 @@ def check(
     custom      keep figures and tables apart from the profile's own, as is done with overrides and
                 with other seeds than the profile's
     """
-    if profile not in PROFILES:
+    if not isinstance(profile, str) or profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
     usual_seeds = SEEDS[profile], SWEPT_SEEDS[profile]
     chosen_seeds = usual_seeds if seeds is None else (_seeds(seeds), _seeds(seeds))
     _check_device(device)
     if if_missing is None:
         if_missing = "error" if profile in COMMITTED else "train"
-    if if_missing not in ("error", "train"):
+    if not isinstance(if_missing, str) or if_missing not in ("error", "train"):
         raise ValueError(f"if_missing must be 'error', 'train' or None, got {if_missing!r}")
-    overrides = dict(overrides or {})
+    overrides = {} if overrides is None else overrides
+    if not isinstance(overrides, dict) or not all(isinstance(name, str) for name in overrides):
+        raise ValueError(
+            'overrides must be dotted names and values, such as {"training.steps": 500}; got '
+            f"{overrides!r}"
+        )
+    overrides = dict(overrides)
     if fixed := {"seed", "model.variant"} & set(overrides):
         raise ValueError(
             f"overrides: {' and '.join(sorted(fixed))} would make the runs that a figure compares "
@@ -81,17 +87,20 @@ def check(
 
 def _seeds(seeds) -> tuple[int, ...]:
     given = (seeds,) if type(seeds) is int else seeds
-    if isinstance(given, list | tuple) and given and len(set(given)) == len(given):
-        if all(type(seed) is int and seed >= 0 for seed in given):
-            return tuple(given)
+    if isinstance(given, list | tuple) and given:
+        if all(type(seed) is int and 0 <= seed < 2**32 for seed in given):
+            if len(set(given)) == len(given):
+                return tuple(given)
     raise ValueError(
-        "seeds must be a non-negative integer or a list of different ones, such as [0, 1, 2]; "
-        f"got {seeds!r}"
+        "seeds must be a non-negative integer below 2^32 or a list of different ones, such as "
+        f"[0, 1, 2]; got {seeds!r}"
     )
 
 
 def _check_device(device) -> None:
     try:
+        if not isinstance(device, str):
+            raise TypeError("a device is named by a word")
         kind = torch.device(device).type
     except (RuntimeError, TypeError) as error:
         raise ValueError(

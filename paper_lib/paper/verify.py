@@ -24,6 +24,7 @@ import pandas as pd
 from paper_lib.paper import parameters
 from paper_lib.paper.evidence import evidence
 from paper_lib.runs import RunResult, folder_of, get, run_id
+from paper_lib.system.arguments import count
 from paper_lib.training.run import TrainingRun
 
 MARGIN = 0.05
@@ -54,8 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m paper_lib.paper.verify",
         description="Train the first steps of committed runs again, and compare.",
     )
-    parser.add_argument("--steps", type=int, default=1_000, help="how far")
-    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
+    parser.add_argument("--steps", type=count, default=1_000, help="how far")
+    parser.add_argument("--jobs", type=count, default=2, help="how many at a time")
     parser.add_argument("--group", default="flagship", help="of docs/protocol.md")
     given = parser.parse_args(arguments)
     groups = evidence(parameters.check("cpu"))

@@ -4,6 +4,7 @@ performed where it is missing (`perform`). It knows no figure, and no kind of ru
     python -m paper_lib.runs cpu                  the profile's runs and their state
     python -m paper_lib.runs cpu RUN_ID           perform it, or go on with it
     python -m paper_lib.runs cpu RUN_ID --show    its full config
+    python -m paper_lib.runs cpu --checksums      give runs from before checksums theirs
 
     torchrun --nproc-per-node 4 -m paper_lib.runs paper RUN_ID --device cuda      on four GPUs
 """

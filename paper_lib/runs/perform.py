@@ -11,10 +11,11 @@ from typing import Protocol
 import torch
 from filelock import FileLock
 
+from paper_lib.runs import checksums
 from paper_lib.runs.identity import described, identity, run_id
 from paper_lib.runs.provenance import provenance
 from paper_lib.runs.store import MissingRun, RunResult, folder_of
-from paper_lib.system.files import write_json
+from paper_lib.system.files import as_json, write_json
 from paper_lib.training import parallel
 
 
@@ -131,6 +132,7 @@ def _perform(config: RunConfig, job: Job) -> None:
 
 
 def _finish(folder: Path, summary: dict) -> None:
+    checksums.write(folder, as_json(summary))
     write_json(folder / "summary.json", summary)
     # those with a point are files that a killed process was writing
     for left in (folder / "checkpoint.safetensors", *folder.glob(".*")):

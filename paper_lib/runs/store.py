@@ -1,14 +1,15 @@
 """Where a run's results live, and what they are.
 
-They are in results/<profile>/runs/<run id>/: config.json, metrics.csv and summary.json, and of a
-training samples.npz, weights.safetensors and cell.safetensors (the slot attention of a model that
-has one). While a run trains, there is checkpoint.safetensors instead of these three.
+They are in results/<profile>/runs/<run id>/: config.json, metrics.csv, summary.json and
+checksums.json (see `checksums`), and of a training samples.npz, weights.safetensors and
+cell.safetensors (the slot attention of a model that has one). While a run trains, there is
+checkpoint.safetensors instead of these three.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,13 @@ import torch
 from torch import Tensor
 
 from paper_lib.models import SlotAttention
+from paper_lib.runs import checksums
+from paper_lib.system.reading import BrokenFile, read_json, read_text, reading
 from paper_lib.training.checkpoint import load_tensors
 from paper_lib.training.slots import load_cell
 
 ROOT = Path(__file__).resolve().parents[2]
+MOST_SAMPLES = 2**30  # bytes of the pictures of a run
 
 
 def results_root() -> Path:
@@ -53,20 +57,48 @@ class RunResult:
 
     @classmethod
     def load(cls, config, folder: Path) -> RunResult:
-        return cls(config, folder, json.loads((folder / "summary.json").read_text()))
+        """Load a finished run. Raises BrokenFile where a file is missing, or is another's."""
+        checksums.ensure_complete(folder)
+        result = cls(config, folder, {})
+        described = read_json(result._file("config.json"), checksums.remedy(folder))
+        if described.get("id") != folder.name:
+            said = f"is of another run, {described.get('id')!r}"
+            raise BrokenFile(folder / "config.json", said, checksums.remedy(folder))
+        summary = read_json(result._file("summary.json"), checksums.remedy(folder))
+        if "status" not in summary or "final" not in summary:
+            said = "lacks a status or final metrics"
+            raise BrokenFile(folder / "summary.json", said, checksums.remedy(folder))
+        return cls(config, folder, summary)
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """The metrics over training: one row every `log_every` steps."""
-        return pd.read_csv(self.folder / "metrics.csv")
+        """The metrics over training: one row every `log_every` steps. Raises BrokenFile."""
+        path, remedy = self._file("metrics.csv"), checksums.remedy(self.folder)
+        if not read_text(path, remedy).endswith("\n"):
+            raise BrokenFile(path, "is cut off within a line", remedy)
+        with reading(path, remedy):
+            table = pd.read_csv(path)
+        last = self.summary.get("step")
+        if last is not None and (len(table) == 0 or table.get("step", table).iloc[-1] != last):
+            raise BrokenFile(path, f"does not end with step {last}, as the run did", remedy)
+        return table
 
     @property
     def samples(self) -> dict[str, np.ndarray]:
-        """The run's pictures, by name; none for a run that diverged before its first evaluation."""
-        if not (self.folder / "samples.npz").exists():
+        """The run's pictures, by name; none for a run that diverged before its first evaluation.
+
+        Raises BrokenFile.
+        """
+        path = self._file("samples.npz")
+        if not path.exists():
             return {}
-        with np.load(self.folder / "samples.npz", allow_pickle=False) as archive:
-            return dict(archive)
+        with reading(path, checksums.remedy(self.folder)):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(member.file_size for member in archive.infolist())
+            if size > MOST_SAMPLES:
+                raise ValueError(f"{size:,} bytes, more than {MOST_SAMPLES:,}, once unpacked")
+            with np.load(path, allow_pickle=False) as archive:
+                return dict(archive)
 
     @property
     def has_cell(self) -> bool:
@@ -76,16 +108,16 @@ class RunResult:
     def cell(
         self, solver, adjoint, dtype: torch.dtype = torch.float32
     ) -> tuple[SlotAttention, Tensor, Tensor]:
-        """Load the trained slot attention under any solver and adjoint.
+        """Load the trained slot attention under any solver and adjoint. Raises BrokenFile.
 
         Returns it with inputs (4, N, D) and initial slots (4, K, D) of four test images.
         """
-        path = self.folder / "cell.safetensors"
+        path = self._file("cell.safetensors")
         return load_cell(path, self.config.model, solver, adjoint, dtype)
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The trained weights.
+        """The trained weights. Raises BrokenFile.
 
         They are committed of some runs only; elsewhere the run has to be trained here.
         """
@@ -95,4 +127,21 @@ class RunResult:
                 f"{path} is not there: weights of this run are not committed. Train it in another "
                 "folder of results (PAPER_RESULTS) to get them."
             )
-        return load_tensors(path)[0]
+        return load_tensors(self._file(path.name))[0]
+
+    def _file(self, name: str) -> Path:
+        """Return the path of a file that is what its checksum says. Raises BrokenFile."""
+        checksums.verify(self.folder / name)
+        return self.folder / name
+
+
+def add_checksums(folder: Path) -> None:
+    """Give a finished run from before there were checksums its own.
+
+    Raises BrokenFile if a file cannot be read, as a checksum would only make it look right.
+    """
+    result = RunResult.load(None, folder)
+    _ = result.metrics, result.samples
+    for path in folder.glob("*.safetensors"):
+        load_tensors(path)
+    checksums.write(folder, read_text(folder / "summary.json", checksums.remedy(folder)))

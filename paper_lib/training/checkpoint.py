@@ -3,32 +3,62 @@ bit-identical resumption needs."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from paper_lib.system.files import whole
+from paper_lib.system.reading import BrokenFile, reading
+
+CHECKSUM = "sha256"  # of tensors and info, and kept in info
+REMEDY = (
+    "If it is committed, get it back with `git checkout`; or delete it, and with a checkpoint the "
+    "run starts anew, with a finished run's folder it is made again"
+)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], info: dict | None = None) -> None:
-    """Write tensors and, beside them, anything that JSON can hold."""
+    """Write tensors and, beside them, anything that JSON can hold, and a checksum of both."""
     on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    info = json.loads(json.dumps(info or {}))  # as it will be read
+    info[CHECKSUM] = _checksum(on_cpu, info)
     with whole(path) as temporary:
-        save_file(on_cpu, temporary, {"info": json.dumps(info or {})})
+        try:
+            save_file(on_cpu, temporary, {"info": json.dumps(info)})
+        except SafetensorError as error:  # such as for a disk that is full
+            raise OSError(errno.EIO, str(error), str(path)) from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     """Return what `save_tensors` wrote.
 
-    Raises safetensors.SafetensorError for a file that is not whole.
+    Raises BrokenFile for a file that is not whole, or not what its checksum says; files from before
+    there were checksums have none.
     """
-    with safe_open(path, "pt") as archive:
-        tensors = {name: archive.get_tensor(name) for name in archive.keys()}
-        return tensors, json.loads(archive.metadata()["info"])
+    with reading(path, REMEDY):
+        with safe_open(path, "pt") as archive:
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}
+            info = json.loads(archive.metadata()["info"])
+        expected = info.pop(CHECKSUM, None)
+        found = expected and _checksum(tensors, info)
+    if found != expected:
+        raise BrokenFile(path, "does not hold what its checksum says", REMEDY)
+    return tensors, info
+
+
+def _checksum(tensors: dict[str, Tensor], info: dict) -> str:
+    """Return a SHA-256 of tensors on the CPU, their names, types and shapes, and of `info`."""
+    digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def save_checkpoint(
@@ -50,20 +80,25 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-    """Put everything back where `save_checkpoint` took it from, and return its `info`."""
+    """Put everything back where `save_checkpoint` took it from, and return its `info`.
+
+    Raises BrokenFile for a file that is not whole, or of another model.
+    """
     tensors, info = load_tensors(path)
-    model.load_state_dict(_under("model/", tensors))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in _under("optimizer/", tensors).items():
-        index, name = key.split("/")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": info.pop("param_groups")})
+    with reading(path, REMEDY):
+        model.load_state_dict(_under("model/", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under("optimizer/", tensors).items():
+            index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": info.pop("param_groups")})
     # a fused optimiser reads weights and moments as they lie in memory, so they must lie alike
     for parameter, entry in optimizer.state.items():
         for name, value in entry.items():
             if value.shape == parameter.shape:
                 entry[name] = torch.empty_like(parameter).copy_(value)
-    torch.set_rng_state(tensors["rng/cpu"])
+    with reading(path, REMEDY):
+        torch.set_rng_state(tensors["rng/cpu"])
     cuda = _under("rng/cuda/", tensors)
     if cuda and torch.cuda.device_count() == len(cuda):
         torch.cuda.set_rng_state_all([cuda[str(index)] for index in range(len(cuda))])

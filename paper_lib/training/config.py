@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from paper_lib import data
@@ -33,6 +34,16 @@ class DataConfig:
     crop: bool = False
     door: str = "generator"
     view: str = "wide"
+
+    def __post_init__(self):
+        """Raise ValueError for a data set, a door or a count that there is none of."""
+        data.settings(self.name)
+        if self.door not in data.DOORS:
+            raise ValueError(f"unknown door {self.door!r}; known: {', '.join(data.DOORS)}")
+        for name in ("size", "num_scenes", "samples_per_pixel", "min_objects", "max_objects"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"data.{name} must be a whole number from 1, not {value!r}")
 
     def load(self, split: str) -> data.Dataset:
         """Return one split, after making what is missing of it."""
@@ -94,10 +105,18 @@ class TrainingConfig:
     def __post_init__(self):
         for name in ("lr", "clip"):
             value = getattr(self, name)
-            if not (name == "clip" and value is None) and not (_is_number(value) and value > 0):
+            if not (name == "clip" and value is None) and not (
+                is_number(value) and 0 < value < math.inf
+            ):
                 raise ValueError(f"{name} must be a number above 0, not {value!r}")
+        for name in ("warmup_steps", "lr_decay_epochs", "decay_steps"):
+            value, least = getattr(self, name), 0 if name == "warmup_steps" else 1
+            if not (name != "warmup_steps" and value is None):
+                if type(value) is not int or value < least:
+                    raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")
         counts = (self.steps, self.batch_size, self.log_every, self.eval_every)
-        if min(counts) < 1 or self.eval_every % self.log_every:
+        whole = all(type(count) is int for count in counts)
+        if not whole or min(counts) < 1 or self.eval_every % self.log_every:
             raise ValueError(
                 "steps, batch_size, log_every and eval_every must be at least 1, and eval_every a "
                 f"multiple of log_every: {self}"
@@ -113,6 +132,6 @@ class TrainingConfig:
             )
 
 
-def _is_number(value) -> bool:
+def is_number(value) -> bool:
     """Return whether a value is a number; YAML reads 3e-4, without a point, as words."""
     return isinstance(value, int | float) and not isinstance(value, bool)

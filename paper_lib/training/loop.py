@@ -14,10 +14,11 @@ from tqdm.auto import tqdm
 
 from paper_lib.system.memory import keep_freed_memory
 from paper_lib.system.progress import bar
+from paper_lib.system.reading import BrokenFile
 from paper_lib.training import parallel
 from paper_lib.training.batches import batch_indices
 from paper_lib.training.bfloat16 import bfloat16_products, is_emulated
-from paper_lib.training.checkpoint import load_checkpoint, save_checkpoint
+from paper_lib.training.checkpoint import REMEDY, load_checkpoint, save_checkpoint
 from paper_lib.training.config import TrainingConfig
 from paper_lib.training.device import check_compiler, deterministic, in_step, resident, to_device
 from paper_lib.training.log import Interval, LossWatch, write_metrics
@@ -63,8 +64,12 @@ def _train(
     step, rows, seconds_before = 0, [], 0.0
     if checkpoint.exists():
         info = load_checkpoint(checkpoint, model, optimisation.optimizer)
+        if info.get("run", folder.name) != folder.name:
+            raise BrokenFile(checkpoint, f"is of another run, {info['run']!r}", REMEDY)
         step, rows, seconds_before = info["step"], info["rows"], info["seconds"]
         optimisation.plateau.state = info["decay"]
+        if parallel.is_first():
+            write_metrics(rows, folder)  # a process that was killed may have written later ones
 
     started = time.perf_counter()
     progress = _progress(config, device, description, step)
@@ -119,6 +124,7 @@ def _train(
                 seconds = seconds_before + time.perf_counter() - started
                 decay = optimisation.plateau.state
                 info = {"step": step, "rows": rows, "decay": decay, "seconds": seconds}
+                info["run"] = folder.name
                 save_checkpoint(checkpoint, model, optimisation.optimizer, info)
                 write_metrics(rows, folder)
 

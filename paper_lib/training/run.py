@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +17,7 @@ from paper_lib.system.memory import peak_memory
 from paper_lib.training import parallel
 from paper_lib.training.bfloat16 import is_emulated
 from paper_lib.training.checkpoint import model_weights, save_tensors
-from paper_lib.training.config import ARITHMETIC
+from paper_lib.training.config import ARITHMETIC, is_number
 from paper_lib.training.loop import train
 from paper_lib.training.task import Task
 
@@ -43,6 +45,21 @@ class TrainingRun:
 
     kind: ClassVar[str]
     alone: ClassVar[bool] = False
+
+    def __post_init__(self):
+        """Raise ValueError, with the name, for a count of nothing, or a temperature or a learning
+        rate that is none.
+
+        Pictures that are kept for show may be none.
+        """
+        for f in fields(self):
+            value = getattr(self, f.name)
+            least = 0 if f.name in ("seed", "sample_images", "regenerate_images") else 1
+            if f.type == "int" and not (type(value) is int and value >= least):
+                raise ValueError(f"{f.name} must be a whole number from {least}, not {value!r}")
+            above_zero = f.name.startswith(("tau", "lr"))
+            if above_zero and f.type == "float" and not (is_number(value) and 0 < value < math.inf):
+                raise ValueError(f"{f.name} must be a number above 0, not {value!r}")
 
     @property
     def method(self) -> str | None:

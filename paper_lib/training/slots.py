@@ -11,7 +11,8 @@ from torch import Tensor
 from paper_lib.fixed_point import Iteration, spectral_norm
 from paper_lib.models import SlotAttention
 from paper_lib.models.slot_encoder import SlotEncoder
-from paper_lib.training.checkpoint import load_tensors
+from paper_lib.system.reading import reading
+from paper_lib.training.checkpoint import REMEDY, load_tensors
 
 
 def slot_noise(encoder: SlotEncoder, batch: int, seed: int, num_slots: int | None = None) -> Tensor:
@@ -67,10 +68,12 @@ def load_cell(
 ) -> tuple[SlotAttention, Tensor, Tensor]:
     """Load what `kept_cell` kept, under any solver and adjoint; `model` is the model's config.
 
-    Returns the slot attention, its inputs (B, N, D) and initial slots (B, K, D).
+    Returns the slot attention, its inputs (B, N, D) and initial slots (B, K, D). Raises BrokenFile
+    for a file that is not whole, or of another model.
     """
     tensors = {name: value.to(dtype) for name, value in load_tensors(path)[0].items()}
-    inputs, slots = tensors.pop("inputs"), tensors.pop("slots")
+    with reading(path, REMEDY):
+        inputs, slots = tensors.pop("inputs"), tensors.pop("slots")
     attention = SlotAttention(
         inputs.shape[-1],
         model.slot_size,
@@ -80,7 +83,8 @@ def load_cell(
         getattr(model, "num_slot_heads", 1),  # Locatello et al.'s models have one
     )
     weights = {name.removeprefix("weights/"): value for name, value in tensors.items()}
-    attention.to(dtype).load_state_dict(weights)
+    with reading(path, REMEDY):
+        attention.to(dtype).load_state_dict(weights)
     return attention, inputs, slots
 
 

@@ -32,6 +32,7 @@ from paper_lib.data.readers.listing import Annotations, Crop, Listing
 from paper_lib.data.readers.tree import Fault, Tree
 from paper_lib.data.splits import SPLITS, check_split, hold_out, random_order, split_rows
 from paper_lib.system.files import whole
+from paper_lib.system.reading import reading
 
 MIRROR_LAYOUT = """\
 Expected of clevr_mirror:
@@ -207,9 +208,11 @@ def _object_counts(found: Listing, root: Path) -> np.ndarray:
 
     They are counted once, and kept in the folder `root`. Raises TreeError.
     """
-    path = root / f"{found.name}-files-{found.split}-{found.version}-objects.npy"
+    # an .npz has checksums, an .npy has none
+    path = root / f"{found.name}-files-{found.split}-{found.version}-objects.npz"
     if path.exists():
-        return np.load(path)
+        with reading(path, "Delete it, and it is made again"), np.load(path) as archive:
+            return archive["counts"]
     annotations = found.annotations()
     try:
         rows = [annotations.properties(row) for row in range(len(found.pictures))]
@@ -217,7 +220,7 @@ def _object_counts(found: Listing, root: Path) -> np.ndarray:
         raise found.error([str(fault)]) from None
     counts = np.array([int(row[:, -1].sum()) for row in rows])
     with whole(path) as temporary:
-        np.save(temporary, counts)
+        np.savez(temporary, counts=counts)
     return counts
 
 

@@ -26,8 +26,8 @@ do not say which is which.
 """
 
 import itertools
-import json
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +49,7 @@ from paper_lib.data.splits import check_split, split_rows
 from paper_lib.system.files import write_json
 from paper_lib.system.machine import cores
 from paper_lib.system.progress import bar
+from paper_lib.system.reading import BrokenFile, read_json, reading
 
 FILE = "clevr_with_masks_train.tfrecords"
 LAYOUT = f"""\
@@ -108,6 +109,7 @@ def load(
         "licence": LICENCE,
         "splits": CHOICE,
     }
+    cache.read(range(len(_indices(cache))))  # which rows are a split's depends on all indices
     indices = np.array(_indices(cache)[rows.start : rows.stop])
     return {**cache.read(rows), "indices": indices, "source": source}
 
@@ -143,6 +145,10 @@ def _error(tree: Tree, faults: list[str]) -> TreeError:
 # The cache. Rows count only once state.json says so, which is written after them.
 
 
+class Rotten(Fault):
+    """The file cannot be unpacked: what came before may be wrong, too."""
+
+
 @dataclass(frozen=True)
 class State:
     """The state says how many records are read, and how many rows of the cache they fill."""
@@ -150,18 +156,35 @@ class State:
     records: int = 0
     rows: int = 0
 
+    @property
+    def check(self) -> int:
+        """A checksum, by which a changed digit is told."""
+        return zlib.crc32(f"{self.records} {self.rows}".encode())
+
     @classmethod
     def of(cls, cache: Cache) -> "State":
         path = cache.folder / "state.json"
-        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+        if not path.exists():
+            return cls()
+        with reading(path, cache.remedy):
+            content = read_json(path, cache.remedy)
+            check = content.pop("check", None)  # folders from before there were checksums have none
+            state = cls(**content)
+            if not 0 <= state.rows <= state.records <= RECORDS or check not in (None, state.check):
+                raise ValueError(f"{state.rows} rows of {state.records} records")
+        return state
 
     def save(self, cache: Cache) -> None:
-        write_json(cache.folder / "state.json", vars(self))
+        write_json(cache.folder / "state.json", {**vars(self), "check": self.check})
 
 
 def _indices(cache: Cache) -> np.ndarray:
     """Return the record of each row that is filled."""
-    return np.load(cache.folder / "indices.npy", mmap_mode="r")[: State.of(cache).rows]
+    found, state = cache.open_array("indices"), State.of(cache)
+    filled = found[: state.rows]
+    if len(filled) and not (np.all(np.diff(filled) > 0) and 0 <= filled[0] <= filled[-1] < RECORDS):
+        raise BrokenFile(cache.folder / "indices.npy", "is not in order", cache.remedy)
+    return filled
 
 
 def _rows(cache: Cache, split: str, max_items: int | None) -> range:
@@ -204,6 +227,8 @@ def _fill(
         ):
             for number, outcome in enumerate(outcomes, start=state.records):
                 if isinstance(outcome, Fault):
+                    if isinstance(outcome, Rotten):
+                        state = State()
                     raise _error(tree, [str(outcome)])
                 if outcome is not None:
                     write_row(arrays, state.rows, {**outcome, "indices": number})
@@ -268,7 +293,7 @@ def _records(tree: Tree) -> Iterator[memoryview | Fault]:
             yield record
             number += 1
     except tfrecord.BadFile as error:
-        yield Fault(f"{_name(number)}: {error}")
+        yield Rotten(f"{_name(number)}: {error}")
         return
     if number < RECORDS:
         yield Fault(f"{_name(number)}: is missing, the authors' file holds {RECORDS:,}")

@@ -21,6 +21,7 @@ from pycocotools import mask as rle
 
 from paper_lib.data.readers import listing
 from paper_lib.data.readers.listing import Annotations, Listing
+from paper_lib.data.readers.pictures import ensure_modest
 from paper_lib.data.readers.tree import Fault, Tree
 from paper_lib.data.splits import SPLITS, check_split, hold_out, random_order
 
@@ -143,6 +144,7 @@ def _mask(image: dict, instances: list[dict], mask_type: type, where: str) -> np
     """Return a mask (height, width): 0 for background, 1 for the largest instance, and so on."""
     try:
         height, width = image["height"], image["width"]
+        ensure_modest(width, height)
         shapes = [_encode(instance["segmentation"], height, width) for instance in instances]
         largest_first = np.argsort([-int(rle.area(shape)) for shape in shapes], kind="stable")
         mask = np.zeros((height, width), mask_type)
@@ -156,10 +158,17 @@ def _mask(image: dict, instances: list[dict], mask_type: type, where: str) -> np
 def _encode(segmentation: list | dict, height: int, width: int) -> dict:
     """Return the compressed run lengths of a segmentation.
 
-    It is a list of polygons [[x, y, x, y, ...], ...], or run lengths, compressed or not.
+    It is a list of polygons [[x, y, x, y, ...], ...], or run lengths, compressed or not. Raises
+    ValueError for what would take pycocotools far beyond the picture, and with it the memory.
     """
     if isinstance(segmentation, list):
+        for polygon in segmentation:
+            # (a comparison with NaN is False)
+            if not np.abs(np.asarray(polygon, float)).max() <= 4 * max(height, width):
+                raise ValueError("a polygon far outside of the picture")
         return rle.merge(rle.frPyObjects(segmentation, height, width))
+    if list(segmentation["size"]) != [height, width]:
+        raise ValueError(f"run lengths of another size, {segmentation['size']}")
     if isinstance(segmentation["counts"], list):
         return rle.frPyObjects(segmentation, height, width)
     return segmentation

@@ -7,6 +7,7 @@ from pathlib import Path
 from paper_lib.data.readers import clevr, clevr_with_masks, coco, shapestacks
 
 CONFIG = Path(__file__).resolve().parents[3] / "data.toml"
+EXPECTED = 'Mend or delete it: a table [files] has lines such as coco = "/data/coco"'
 LAYOUTS = {  # how each data set's files should lie
     "clevr_mirror": clevr.MIRROR_LAYOUT,
     "clevr": clevr.CLEVR_LAYOUT,
@@ -51,9 +52,13 @@ def _config() -> dict[str, str]:
     if not CONFIG.exists():
         return {}
     try:
-        table = tomllib.loads(CONFIG.read_text()).get("files", {})
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{CONFIG} is not TOML: {error}") from None
+        table = tomllib.loads(CONFIG.read_bytes().decode()).get("files", {})
+    except (OSError, RecursionError, ValueError) as error:
+        raise ValueError(f"{CONFIG} is not TOML: {error}. {EXPECTED}") from None
+    if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+        raise ValueError(f"{CONFIG}: [files] is {table!r}. {EXPECTED}")
     if unknown := sorted(set(table) - set(LAYOUTS)):
-        raise ValueError(f"{CONFIG}: [files] knows {', '.join(LAYOUTS)}, not {', '.join(unknown)}")
+        raise ValueError(
+            f"{CONFIG}: [files] knows {', '.join(LAYOUTS)}, not {', '.join(unknown)}. {EXPECTED}"
+        )
     return table

@@ -6,12 +6,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from paper_lib.data.readers.tree import Fault, Tree
 
 Square = tuple[float, float, float]  # top, left and side, in pixels
+FORMATS = ("PNG", "JPEG")  # Pillow knows formats, too, for which it starts other programs
+MOST_PIXELS = 2**25  # of a picture; the authors' have at most 410,000
 
 
 def read_picture(tree: Tree, path: str) -> Image.Image:
     """Return an upright RGB picture, whatever its mode and its EXIF orientation. Raises Fault."""
     try:
-        with Image.open(tree.root / path) as picture:
+        with Image.open(tree.root / path, formats=FORMATS) as picture:
+            ensure_modest(*picture.size)
             picture.load()
             upright = _turned_upright(picture)
             if upright.mode.startswith("I"):  # 16 bits, which Pillow's conversion would clip
@@ -21,6 +24,12 @@ def read_picture(tree: Tree, path: str) -> Image.Image:
         raise Fault(f"{path}: cannot be read as a picture (of no known format)") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Fault(f"{path}: cannot be read as a picture ({error})") from None
+
+
+def ensure_modest(width: int, height: int) -> None:
+    """Raise ValueError for a picture that would fill the memory: a few bytes can claim any size."""
+    if not 0 < width * height <= MOST_PIXELS:
+        raise ValueError(f"{width}x{height} pixels, where at most {MOST_PIXELS:,} are read")
 
 
 def _turned_upright(picture: Image.Image) -> Image.Image:

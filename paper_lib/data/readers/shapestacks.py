@@ -23,6 +23,7 @@ from PIL import Image
 
 from paper_lib.data.readers import listing
 from paper_lib.data.readers.listing import Annotations, Listing
+from paper_lib.data.readers.pictures import FORMATS, ensure_modest
 from paper_lib.data.readers.tree import Fault, Tree
 from paper_lib.data.splits import SPLITS, check_split, random_order
 
@@ -38,6 +39,7 @@ POOLED = (["default"], ["ccs_all", "blocks_all"])
 FILES = {"train": "train.txt", "validation": "eval.txt", "test": "test.txt"}
 PICTURE = re.compile(r"rgb-.*cam_(\d+)-mono-0\.png")
 MASK = re.compile(r"iseg-.*cam_(\d+)-mono-0\.map")
+SCENARIO = re.compile(r"[\w=-][\w=.-]*")  # no path that leads elsewhere
 STEP = 32  # gray levels between the numbers of two shapes
 MOST_SHAPES = 6
 
@@ -65,9 +67,9 @@ def _list(folder: str | os.PathLike, split: str) -> Listing:
     names = _pooled(tree)
     lists = [tree.file(f"splits/{name}/{FILES[split]}") for name in names]
     pictures, masks = [], {}
-    for scenario in _scenarios(tree, lists):
+    for scenario, path in _scenarios(tree, lists):
         needed = "recordings (rgb-*-cam_<n>-mono-0.png)"
-        pictures += tree.list_folder(f"recordings/{scenario}", PICTURE, needed)
+        pictures += tree.list_folder(f"recordings/{scenario}", PICTURE, needed, path)
         for place in ("iseg", "recordings"):
             for path in tree.list_folder(f"{place}/{scenario}", MASK, needed=None):
                 masks[scenario, _camera(path, MASK)] = path
@@ -102,15 +104,22 @@ def _pooled(tree: Tree) -> list[str]:
     return POOLED[0]
 
 
-def _scenarios(tree: Tree, lists: list[str]) -> list[str]:
-    """Return the scenarios of those lists that are there; that one is empty is a fault."""
+def _scenarios(tree: Tree, lists: list[str]) -> list[tuple[str, str]]:
+    """Return the scenarios of those lists that are there, each with its list.
+
+    That a list is empty, or no list of names of folders, is a fault.
+    """
     scenarios = []
     for path in lists:
         if path in tree.sizes:
-            listed = (tree.root / path).read_text().split()
+            listed = (tree.root / path).read_bytes().decode(errors="replace").split()
+            strange = [name for name in listed if not SCENARIO.fullmatch(name)]
             if not listed:
                 tree.faults.append(f"{path}: is empty")
-            scenarios += listed
+            elif strange:
+                tree.faults.append(f"{path}: lists {strange[0][:100]!r}, which is no scenario")
+            else:
+                scenarios += [(name, path) for name in listed]
     return scenarios
 
 
@@ -127,9 +136,10 @@ def _read_mask(tree: Tree, picture: str, path: str | None) -> np.ndarray:
     if path is None:
         raise Fault(_no_mask(picture))
     try:
-        with Image.open(tree.root / path) as levels:
+        with Image.open(tree.root / path, formats=FORMATS) as levels:
+            ensure_modest(*levels.size)
             gray = np.asarray(levels.convert("RGB"))[..., 0]
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Fault(
             f"{path}: cannot be read as a .map, a PNG of 32 gray levels a shape ({error})"
         ) from None

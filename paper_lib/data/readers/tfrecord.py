@@ -115,9 +115,14 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """Return a number of seven bits a byte, the lowest first, and where it ends."""
+    """Return a number of seven bits a byte, the lowest first, and where it ends.
+
+    Raises ValueError for one of more than 64 bits.
+    """
     number = shift = 0
     while message[at] > 127:
+        if shift == 63:
+            raise ValueError("a number of more than 64 bits")
         number |= (message[at] & 127) << shift
         at, shift = at + 1, shift + 7
     return number | message[at] << shift, at + 1

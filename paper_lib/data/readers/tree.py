@@ -25,7 +25,8 @@ class TreeError(ValueError):
         shown = [f"  - {fault}" for fault in faults[:MOST_FAULTS]]
         if len(faults) > MOST_FAULTS:
             shown.append(f"  - and {len(faults) - MOST_FAULTS:,} more, all of which `check` lists")
-        super().__init__("\n".join([f"the files in {root} cannot be used:", *shown, layout]))
+        head, remedy = f"the files in {root} cannot be used:", "Fetch or unpack them again."
+        super().__init__("\n".join([head, *shown, remedy, layout]))
         self.faults = faults
 
 
@@ -42,11 +43,16 @@ class Tree:
             self.faults.append(f"{self.root}: no such folder")
 
     def list_folder(
-        self, folder: str, pattern: re.Pattern = PICTURE, needed: str | None = "pictures"
+        self,
+        folder: str,
+        pattern: re.Pattern = PICTURE,
+        needed: str | None = "pictures",
+        named_by: str = "",
     ) -> list[str]:
         """Return the files of `folder` whose names match, in natural order.
 
-        That there are none is a fault, which says what is `needed`, unless that is None.
+        That there are none is a fault, which says what is `needed`, unless that is None, and which
+        file names the folder.
         """
         try:
             with os.scandir(self.root / folder) as entries:
@@ -59,7 +65,7 @@ class Tree:
             found = None
         if not found and needed:
             said = "no such folder" if found is None else f"holds no {needed}"
-            self.faults.append(f"{folder}/: {said}")
+            self.faults.append(f"{folder}/: {said}" + (named_by and f" ({named_by} names it)"))
         self.sizes.update(found or {})
         return sorted(found or {}, key=natural)
 
@@ -75,7 +81,7 @@ class Tree:
         """Return the content of a JSON file. Raises Fault."""
         try:
             return json.loads((self.root / path).read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, RecursionError, ValueError) as error:
             raise Fault(f"{path}: cannot be read as JSON ({error})") from None
 
     def version(self, paths: list[str]) -> str:

@@ -1,0 +1,224 @@
+"""Kills: SIGKILL at a random moment, then the same command again.
+
+What comes of it must be bit for bit what an undisturbed process makes, and no process may be left
+of the killed one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from faults.fault import HARMLESS, RESUMED, Fault
+from paper_lib import data, runs
+from paper_lib.paper import locatello, parameters, profiles
+from paper_lib.paper.regeneration import RegenerationRunConfig
+
+SMOKE = parameters.check("smoke", if_missing="train")
+TIMES = ("seconds", "peak_memory_bytes")  # of a summary: how long it took decides nothing
+MARK = "PAPER_FAULTS_MARK"  # an environment variable, by which a process's children are known
+NOTEBOOK = "fig02_one_line"
+
+
+def _longer(config, steps: int):
+    training = replace(config.training, steps=steps, eval_every=4, log_every=1)
+    return replace(config, training=training)
+
+
+def _slate():
+    return _longer(profiles.slate(SMOKE, "IN", 0), 40)
+
+
+CONFIGS = {
+    "dVAE": lambda: _longer(profiles.slate(SMOKE, "IN", 0).dvae, 80),
+    "SLATE": _slate,
+    "autoencoder": lambda: _longer(locatello.autoencoder(SMOKE, "IN", 0), 40),
+    "set prediction": lambda: _longer(locatello.set_prediction(SMOKE, "IN", 0), 40),
+    "regeneration": lambda: RegenerationRunConfig(
+        slate=profiles.slate(SMOKE, "IN", 0), images=8, features="efficientnet-lite0"
+    ),
+}
+WORKS = ("rendering", *CONFIGS, "papermill")
+
+
+def prepare(work: str) -> None:
+    """Do all that a work needs, and which is not to be killed."""
+    if work in CONFIGS:
+        config = CONFIGS[work]()
+        for needed in config.needs():
+            runs.get(needed, SMOKE)
+        if hasattr(config, "data"):
+            for split in data.SPLITS:
+                config.data.load(split)
+            if getattr(config, "crowded", None):
+                config.crowded.load("test")
+    if work == "papermill":
+        for config in _notebooks_runs():
+            runs.get(config, SMOKE)
+
+
+def _notebooks_runs() -> list:
+    from paper_lib.paper import figures
+
+    return figures.runs_of(NOTEBOOK, SMOKE)
+
+
+def perform(work: str) -> None:
+    """Do a work, or go on with it."""
+    if work == "rendering":
+        data.load("clevr_mirror", size=24, num_scenes=80, samples_per_pixel=16, workers=2)
+    elif work == "papermill":
+        out = runs.results_root() / "smoke/notebooks"
+        out.mkdir(parents=True, exist_ok=True)
+        command = [str(Path(sys.executable).parent / "papermill"), f"notebooks/{NOTEBOOK}.ipynb"]
+        command += [str(out / f"{NOTEBOOK}.ipynb"), "-p", "profile", "smoke"]
+        command += ["--no-progress-bar", "--log-level", "ERROR"]
+        os.chdir(runs.ROOT)
+        os.execv(command[0], command)  # this process is papermill from now on
+    else:
+        runs.get(CONFIGS[work](), SMOKE)
+
+
+def made(work: str) -> dict[str, bytes | dict]:
+    """Return what a work has made: file -> content; of a summary without the times."""
+    if work == "rendering":
+        folders = [p for p in Path(os.environ["PAPER_DATA"]).glob("*24px*") if p.is_dir()]
+    elif work == "papermill":
+        folders = [Path(os.environ["PAPER_TABLES"]) / "smoke/tables"]
+    else:
+        folders = [runs.folder_of(runs.run_id(CONFIGS[work]()), "smoke")]
+    found: dict[str, bytes | dict] = {}
+    for folder in folders:
+        for path in folder.iterdir():
+            if path.name == "summary.json":
+                summary = json.loads(path.read_text())
+                found[path.name] = {k: v for k, v in summary.items() if k not in TIMES}
+            elif path.name != runs.checksums.NAME:
+                found[path.name] = path.read_bytes()
+    return found
+
+
+def faults(
+    works: list[str], kills: int, rng: np.random.Generator, folder: Path, start: Callable
+) -> Iterator[Fault]:
+    """Yield so many kills of each work.
+
+    start   start(function, *arguments) starts a process in this environment, and returns it
+    """
+    for work in works:
+        base, whole = folder / work.replace(" ", "-"), folder / f"{work}-whole".replace(" ", "-")
+        with at(base):
+            prepare(work)
+        shutil.copytree(base, whole)
+        with at(whole):
+            seconds = _until_the_end(start(perform, work))
+            expected = made(work)
+        for number in range(kills):
+            delay = float(rng.uniform(0.05, 0.95)) * seconds
+
+            def meet(work=work, base=base, delay=delay, number=number, expected=expected) -> str:
+                place = folder / f"{base.name}-{number}"
+                shutil.copytree(base, place)
+                with at(place):
+                    return _meet(work, delay, expected, start)
+
+            yield Fault(f"kill: {work}", f"after {delay:.2f} of {seconds:.2f} seconds", meet)
+
+
+def _until_the_end(process) -> float:
+    started = time.monotonic()
+    process.join(600)
+    assert process.exitcode == 0, f"an undisturbed process ended with {process.exitcode}"
+    return time.monotonic() - started
+
+
+def _meet(work: str, delay: float, expected: dict, start: Callable) -> str:
+    mark = uuid.uuid4().hex
+    process = start(_marked, mark, work)
+    time.sleep(delay)
+    process.kill()
+    process.join()
+    was_killed = process.exitcode == -signal.SIGKILL
+    deadline = time.monotonic() + 15
+    while (left := _marked_processes(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left, f"left of the killed process: {left}"
+    _until_the_end(start(perform, work))
+    found = made(work)
+    assert set(found) == set(expected), set(found) ^ set(expected)
+    for name, content in expected.items():
+        assert found[name] == content, f"{name} is not that of an undisturbed process"
+    return RESUMED if was_killed else HARMLESS
+
+
+def _marked(mark: str, work: str) -> None:
+    os.environ[MARK] = mark
+    perform(work)
+
+
+def _marked_processes(mark: str) -> list[str]:
+    """Return the command lines of the processes that have inherited a mark."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes():
+                if command := (folder / "cmdline").read_bytes():  # a zombie has none
+                    found.append(command.replace(b"\0", b" ").decode()[:200])
+    return found
+
+
+@contextlib.contextmanager
+def at(folder: Path) -> Iterator[None]:
+    """Have results, figures and data in a folder."""
+    places = {
+        "PAPER_RESULTS": folder / "results",
+        "PAPER_TABLES": folder / "results",
+        "PAPER_FIGURES": folder / "figures",
+        "PAPER_DATA": folder / "data",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    before = dict(os.environ)
+    os.environ.update({name: str(path) for name, path in places.items()})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+# ---- processes ----
+
+
+def starter() -> Callable:
+    """Return a start(function, *arguments) whose processes have all libraries imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["faults.kills"])
+
+    def start(function: Callable, *arguments):
+        process = context.Process(target=_in_process, args=(dict(os.environ), function, arguments))
+        process.start()
+        return process
+
+    return start
+
+
+def _in_process(variables: dict, function: Callable, arguments: tuple) -> None:
+    import torch
+
+    os.environ.update(variables)
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)  # progress bars
+    function(*arguments)

@@ -1,0 +1,91 @@
+"""docs/reliability.md, made from what a run of all faults counted."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from faults.fault import HARMLESS, REFUSED, RESUMED, UNSEEN, Tally
+from paper_lib.runs.provenance import commit
+
+HEAD = """# Reliability
+
+Made by `make faults`; do not edit. It breaks things on purpose: files are cut off at {cuts} points,
+changed by a bit at {flips}, emptied, exchanged and removed; hostile ones take their places; the
+disk is full; parameters and arguments make no sense; processes are killed at random moments of
+their work (SIGKILL) and started again, few of each kind here: `make faults KILLS=15` tries 105.
+`make test` tries a sample of the same.
+
+**{tried:,} faults tried, {survived:,} survived.** Seed {seed}, {minutes:.0f} minutes;
+commit {commit}, Python {python}, torch {torch}.
+
+- *refused*: an error that names the file or the parameter, what is wrong, and what helps
+- *resumed*: killed, started again, and bit for bit what an undisturbed process makes; no process
+  was left of the killed one
+- *harmless*: the right result nevertheless, such as with a bit changed in the padding of a header,
+  or by a process that was done before it could be killed
+- *answered*: senseless input, made up by Hypothesis, that was refused by name or had a right
+  result; a command that ends with another status than 0 says why
+- *unseen*: another value, where nothing tells: the authors' pictures and lists come without
+  checksums, and `data.toml` is what a user writes
+
+"""
+TAIL = """
+## Mended
+
+What the first runs of this found, and what was done:
+
+- a `metrics.csv` that was cut off was read as if it were whole; a cell, weights, samples or a
+  summary that were cut off raised an error of a library that did not name the file. Every finished
+  run has a `checksums.json` now (`python -m paper_lib.runs PROFILE --checksums` gives it to runs
+  from before), and every reader raises `BrokenFile` with the path and the remedy.
+- a changed bit in a checkpoint went into the resumed run; a checkpoint of another run was taken for
+  this one's. Tensors have a checksum, and a checkpoint names its run.
+- a changed bit in a rendered picture, in its mask or in the mark that says that it is done went
+  into training. Each row has a checksum, compared where a data set has at most half a gigabyte.
+- a damaged TFRecord file was refused once, and its rows were used at the next call.
+- a NaN in a COCO polygon took 17 GB of memory; so would a polygon, run lengths or a picture of any
+  size that a few bytes can claim. All are bounded. A number without end in a TFRecord took time
+  that grew with the square of its length.
+- a file named .png could be of any format that Pillow knows, some of which start other programs.
+- a scenario's name could lead out of the folder of ShapeStacks.
+- weights and cells could be read by their owner alone, whatever the umask.
+- a disk that filled up while rows were written ended the process by a signal, without a word.
+- a checkout that cannot be written to, and results in a folder whose name has a space, made
+  Snakemake fail.
+- overrides of a wrong type, counts of zero and below, devices and seeds that are none ended in an
+  error from the depths, some after training had begun.
+- a search whose iterates grew until their norm overflowed was reported as converged, in float32.
+
+## What is not seen
+
+- A change of the authors' files that leaves name and size, and that their format does not tell.
+- A change of a data set of more than half a gigabyte, or of one that was made before rows had
+  checksums, or of a run that has none yet.
+- Snakemake's jobs go on when Snakemake alone is killed; what they make is whole, and the next call
+  finds it.
+"""
+
+
+def report(tally: Tally, seed: int, seconds: float) -> str:
+    """Return the page."""
+    from faults import rot
+
+    outcomes = [REFUSED, RESUMED, HARMLESS, "answered", UNSEEN, "not survived"]
+    table = [f"| fault | tried | {' | '.join(outcomes)} |", "|---" * (2 + len(outcomes)) + "|"]
+    for kind, counted in tally.counts.items():
+        cells = [str(counted[outcome] or "") for outcome in outcomes]
+        table.append(f"| {kind} | {sum(counted.values()):,} | {' | '.join(cells)} |")
+    head = HEAD.format(
+        cuts=rot.CUTS,
+        flips=rot.FLIPS,
+        tried=tally.total(),
+        survived=tally.total() - len(tally.failures),
+        seed=seed,
+        minutes=seconds / 60,
+        commit=commit()[:12],
+        python=platform.python_version(),
+        torch=torch.__version__.split("+")[0],
+    )
+    return head + "\n".join(table) + "\n" + TAIL

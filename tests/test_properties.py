@@ -1,0 +1,271 @@
+"""What holds for every solver and adjoint, whatever the map: tried by Hypothesis on random maps.
+
+A map is f(z) = tanh(scale A z + b), with a matrix A of spectral norm 1 that all samples share and a
+b of each sample's own: a contraction where the scale is below 1.
+"""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paper_lib.fixed_point import (
+    Anderson,
+    Broyden,
+    Implicit,
+    Iteration,
+    Neumann,
+    Unrolled,
+    fixed_point,
+)
+from paper_lib.fixed_point.search import relative_residual
+from paper_lib.models import SlotAttention
+
+SOLVERS = [
+    Iteration(7),
+    Iteration(200, tol=1e-9),
+    Broyden(60, tol=1e-9),
+    Anderson(60, tol=1e-9),
+]
+BLACK_BOXES = SOLVERS[2:]
+each_solver = pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+some = settings(max_examples=20, deadline=None, database=None, derandomize=True)
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A map and a batch of initial guesses (batch, dim)."""
+
+    matrix: torch.Tensor
+    b: torch.Tensor
+    z0: torch.Tensor
+
+    def f(self, z):
+        return torch.tanh(z @ self.matrix.to(z.dtype).mT + self.b.to(z.dtype))
+
+    def only(self, rows):
+        return Problem(self.matrix, self.b[rows], self.z0[rows])
+
+
+def without_fixed_point(z):
+    """f(z) - z is |z| + 1. (z + 1 would have one in the sense of relative residuals, far away.)"""
+    return z + z.abs() + 1
+
+
+@st.composite
+def problems(draw, largest_scale=0.9, smallest_batch=1):
+    scale, batch = st.floats(0.0, largest_scale), st.integers(smallest_batch, 5)
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    count, dim = draw(batch), draw(st.integers(1, 6))
+
+    def noise(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    matrix = noise(dim, dim)
+    matrix *= draw(scale) / torch.linalg.matrix_norm(matrix, 2)
+    return Problem(matrix, noise(count, dim), noise(count, dim))
+
+
+@each_solver
+@some
+@given(problem=problems(largest_scale=3.0), dtype=st.sampled_from(DTYPES))
+def test_a_value_is_f_of_what_the_solver_found(solver, problem, dtype):
+    z0 = problem.z0.to(dtype)
+    found = solver.solve(problem.f, z0)
+    solution = fixed_point(problem.f, z0, solver=solver, adjoint=Neumann())
+    assert torch.equal(solution.value, problem.f(found.value))
+    assert solution.value.dtype == found.value.dtype == dtype
+    assert solution.value.shape == z0.shape
+    batch = len(z0)
+    assert found.steps.shape == found.converged.shape == found.failed.shape == (batch,)
+    assert found.residuals.shape[1:] == (batch,)
+    assert found.residuals.isfinite().all(), "tanh is bounded"
+    assert torch.equal(z0, problem.z0.to(dtype)), "the guess stays as it is"
+
+
+@each_solver
+@some
+@given(problem=problems())
+def test_a_residual_is_the_residual(solver, problem):
+    """Recomputed at the value: the black boxes keep the best that they saw."""
+    found = solver.solve(problem.f, problem.z0)
+    again = relative_residual(found.value, problem.f(found.value))
+    if isinstance(solver, Iteration):
+        z = problem.z0
+        for k in range(solver.max_steps if solver.tol == 0 else 1):
+            fz = problem.f(z)
+            torch.testing.assert_close(found.residuals[k], relative_residual(z, fz))
+            z = fz
+    else:
+        initial = relative_residual(problem.z0, problem.f(problem.z0))
+        best = torch.cat([initial[None], found.residuals]).min(0).values
+        torch.testing.assert_close(again, best, rtol=1e-4, atol=1e-14)
+    assert torch.equal(found.converged, found.residuals[-1] <= solver.tol)
+    if solver.tol:
+        assert found.converged.all(), "a contraction has a fixed point, and it is found"
+        assert again.max() <= 10 * solver.tol
+
+
+@each_solver
+@some
+@given(problem=problems(smallest_batch=2), data=st.data())
+def test_the_order_of_the_batch_changes_nothing(solver, problem, data):
+    order = data.draw(st.permutations(range(len(problem.z0))))
+    one, other = problem, problem.only(list(order))
+    found, permuted = solver.solve(one.f, one.z0), solver.solve(other.f, other.z0)
+    torch.testing.assert_close(found.value[list(order)], permuted.value, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.converged[list(order)], permuted.converged)
+
+
+@each_solver
+@some
+@given(problem=problems(smallest_batch=2), bad=st.sampled_from(["nan", "inf", "far", "none"]))
+def test_a_sample_is_not_moved_by_its_neighbours(solver, problem, bad):
+    """Neighbours that are no numbers, that grow without bound, or that have no fixed point."""
+
+    def f(z):
+        good = problem.only(slice(0, 1)).f(z[:1])
+        rest = {
+            "nan": z[1:] * float("nan"),
+            "inf": z[1:] + float("inf"),
+            "far": 1e30 * (z[1:] + 1),
+            "none": without_fixed_point(z[1:]),
+        }[bad]
+        return torch.cat([good, rest])
+
+    alone = solver.solve(problem.only(slice(0, 1)).f, problem.z0[:1])
+    found = solver.solve(f, problem.z0)
+    torch.testing.assert_close(found.value[:1], alone.value, rtol=1e-9, atol=1e-9)
+    assert found.converged[0] == alone.converged[0] and not found.failed[0]
+    assert not found.converged[1:].any()
+    if bad in ("nan", "inf"):
+        assert found.failed[1:].all()
+    if not isinstance(solver, Iteration):
+        assert found.value.isfinite().all(), "the best that was seen is a number"
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_map_without_a_fixed_point_is_no_error(solver, dtype):
+    found = fixed_point(
+        without_fixed_point, torch.zeros(3, 2, dtype=dtype), solver=solver, adjoint=Neumann()
+    )
+    assert not found.converged.any()
+    assert found.value.dtype == dtype
+
+
+@each_solver
+def test_a_guess_that_is_no_number_fails_alone(solver):
+    z0 = torch.tensor([[0.5], [float("nan")], [float("inf")]], dtype=torch.float64)
+    found = solver.solve(lambda z: 0.5 * z + 1, z0)
+    assert found.failed.tolist() == [False, True, True]
+    assert found.value[0].isfinite().all()
+    assert not found.converged[1:].any()
+
+
+@each_solver
+def test_a_batch_of_nothing(solver):
+    found = fixed_point(torch.cos, torch.zeros(0, 3), solver=solver, adjoint=Neumann())
+    assert found.value.shape == (0, 3) and found.steps.shape == (0,)
+
+
+# ---- adjoints ----
+
+
+SEARCHED = Broyden(100, tol=1e-12)
+
+
+def gradient(problem, adjoint, solver=SEARCHED):
+    """The gradient of a weighted sum with respect to b, (batch, dim)."""
+    b = problem.b.clone().requires_grad_()
+    found = fixed_point(
+        Problem(problem.matrix, b, None).f, problem.z0, solver=solver, adjoint=adjoint
+    )
+    weights = torch.linspace(1, 2, found.value.numel(), dtype=torch.float64)
+    (found.value.flatten() * weights).sum().backward()
+    return b.grad, found.value.detach(), weights.view_as(b)
+
+
+def dense(problem, value, weights, terms=None):
+    """The same by dense linear algebra: g (I - J)^-1 D, or so many terms of its series.
+
+    With D the diagonal of tanh' at the value, df/db = D and J = D A.
+    """
+    rows = []
+    for z, g in zip(value, weights):
+        slope = torch.diag(1 - z.square())
+        jacobian = slope @ problem.matrix
+        identity = torch.eye(len(z), dtype=torch.float64)
+        if terms is None:
+            series = torch.linalg.inv(identity - jacobian)
+        else:
+            series = sum(torch.linalg.matrix_power(jacobian, i) for i in range(terms))
+        rows.append(g @ series @ slope)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("solver", [Iteration(400, tol=1e-12), *BLACK_BOXES], ids=repr)
+@some
+@given(problem=problems())
+def test_the_implicit_gradient_is_that_of_a_dense_solve(solver, problem):
+    found, value, weights = gradient(problem, Implicit(solver))
+    torch.testing.assert_close(found, dense(problem, value, weights), rtol=1e-6, atol=1e-7)
+
+
+@some
+@given(problem=problems(), terms=st.integers(1, 6))
+def test_neumanns_gradient_is_so_many_terms(problem, terms):
+    found, value, weights = gradient(problem, Neumann(terms))
+    torch.testing.assert_close(found, dense(problem, value, weights, terms), rtol=1e-7, atol=1e-9)
+
+
+@some
+@given(problem=problems())
+def test_unrolled_far_enough_the_gradient_is_the_implicit_one(problem):
+    found, value, weights = gradient(problem, Unrolled(), Iteration(500))
+    torch.testing.assert_close(found, dense(problem, value, weights), rtol=1e-6, atol=1e-8)
+
+
+# ---- slot attention ----
+
+PAIRS = [
+    (Iteration(3), Unrolled()),
+    (Iteration(3), Neumann()),
+    (Broyden(5), Implicit(Broyden(5))),
+    (Anderson(5), Neumann()),
+]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=repr)
+@pytest.mark.parametrize("batch, tokens, slots", [(1, 1, 1), (1, 5, 1), (1, 1, 3), (2, 4, 3)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_slot_attention_of_one_of_everything(pair, batch, tokens, slots, dtype):
+    torch.manual_seed(0)
+    attention = SlotAttention(4, 6, 8, *pair).to(dtype)
+    out = attention(
+        torch.randn(batch, tokens, 4, dtype=dtype), torch.randn(batch, slots, 6, dtype=dtype)
+    )
+    assert out.value.shape == (batch, slots, 6) and out.value.isfinite().all()
+    assert out.aux.shape == (batch, tokens, slots)
+    torch.testing.assert_close(
+        out.aux.sum(-1).float(), torch.ones(batch, tokens), rtol=0.02, atol=0
+    )
+    out.value.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in attention.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=repr)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_image_that_is_no_number_spoils_no_other(pair, value):
+    torch.manual_seed(0)
+    attention = SlotAttention(4, 6, 8, *pair).double()
+    inputs, slots = torch.randn(3, 5, 4).double(), torch.randn(3, 2, 6).double()
+    whole = attention(inputs, slots)
+    inputs[1, 2, 3] = value
+    spoilt = attention(inputs, slots)
+    others = [0, 2]
+    torch.testing.assert_close(spoilt.value[others], whole.value[others], rtol=1e-9, atol=1e-9)
+    assert not spoilt.converged[1]
