@@ -15,8 +15,9 @@ PYTHON  ?= python3
 
 BIN  := .venv/bin
 DONE := .venv/installed
+READ := .venv/installed-site
 
-.PHONY: figures test verify evidence lab bench setup stored
+.PHONY: figures test site verify evidence lab bench setup stored lock
 .DELETE_ON_ERROR:
 
 setup: $(DONE)
@@ -39,6 +40,14 @@ test: setup
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks; \
 	status=$$?; rm -rf $$OUT; exit $$status
 
+$(READ): $(DONE)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[site]'
+	@touch $(READ)
+
+site: $(READ)
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs/site -d site/.doctrees . site
+	@echo "site/index.html"
+
 # the first steps of committed runs, trained again here, against their curves
 verify: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m paper_lib.paper.verify --jobs $(JOBS)
@@ -57,3 +66,9 @@ bench: setup
 # for maintainers: replay the committed results into the stored notebooks, figures/cpu and results/cpu/tables
 stored: setup
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+# for maintainers: the exact versions of everything, for Linux and Python 3.11 and newer
+lock: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \
+		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock

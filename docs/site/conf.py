@@ -51,7 +51,6 @@ apidoc_modules = [
         "module_first": True,
     }
 ]
-apidoc_automodule_options = {"members"}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 add_module_names = False
@@ -133,7 +132,7 @@ def read(app, name, source):
     elif name.startswith("docs/api/"):
         source[0] = tidy(source[0])
     else:
-        source[0] = without_folders(source[0], (ROOT / name).parent)
+        source[0] = followed(source[0], (ROOT / name).parent)
 
 
 def complete(notebook, name):
@@ -159,13 +158,19 @@ def statement(name):
     return ""
 
 
-def without_folders(text, folder):
-    """Turn links to folders, which are no pages, into their words."""
+def followed(text, folder):
+    """Let links to modules lead to the reference, and turn those to folders into their words."""
 
-    def word(match):
-        return match[1] if (folder / match[2]).is_dir() else match[0]
+    def link(match):
+        target = (folder / match[2]).resolve()
+        if target.is_dir():
+            return match[1]
+        if target.suffix == ".py" and target.is_relative_to(ROOT / "paper_lib"):
+            name = target.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__")
+            return f"{{py:mod}}`{match[1]} <{name.replace('/', '.')}>`"
+        return match[0]
 
-    return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)#:]+)\)", word, text)
+    return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)#:]+)\)", link, text)
 
 
 def tidy(text):
@@ -173,6 +178,7 @@ def tidy(text):
     text = re.sub(r"^(Submodules|Subpackages)\n-+\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^paper\S*?(\w+) module$", r"\1", text, flags=re.MULTILINE)
     text = re.sub(r"^(\S+) package$", r"\1", text, flags=re.MULTILINE)
+    text = re.sub(r" +:(show-inheritance|undoc-members):\n", "", text)
     return re.sub(r"(automodule:: .*\n)( +:.*\n)+", r"\1", text, count=1)
 
 
@@ -180,25 +186,38 @@ def tidy(text):
 
 
 class Claims(SphinxDirective):
-    """Every criterion and its verdict, from the committed tables, a section a notebook."""
+    """The committed tables of claims: first the verdicts, then each with what it rests on."""
 
     def run(self):
-        text = []
+        glance = [["", "the claim", "seeds", "verdict", "where"]]
+        sections = []
         for name in notebooks():
-            table = ROOT / f"results/cpu/tables/{name}_claims.csv"
-            if table.exists():
-                self.env.note_dependency(str(table))
-                cells = json.loads((ROOT / f"notebooks/{name}.ipynb").read_text())["cells"]
-                title = "".join(cells[0]["source"]).partition("\n")[0].strip("# ")
-                text += [f"## [{title}](../notebooks/{name}.ipynb)", markdown_table(table)]
-        return self.parse_text_to_nodes("\n\n".join(text), allow_section_headings=True)
+            path = ROOT / f"results/cpu/tables/{name}_claims.csv"
+            if not path.exists():
+                continue
+            self.env.note_dependency(str(path))
+            with open(path, newline="") as file:
+                rows = list(csv.DictReader(file))
+            title = title_of(name)
+            link = f"[{title.partition(':')[0]}](../notebooks/{name}.ipynb)"
+            for row in rows:
+                seeds = row.get("seeds", "")
+                glance.append([row[""], row["the claim"], seeds, row["verdict"], link])
+            table = [list(rows[0]), *(list(row.values()) for row in rows)]
+            sections += [f"## {title}", f"In the notebook of {link}.", markdown_table(table)]
+        text = "\n\n".join([markdown_table(glance), *sections])
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
-def markdown_table(path):
-    with open(path, newline="") as file:
-        head, *rows = csv.reader(file)
+def title_of(name):
+    cells = json.loads((ROOT / f"notebooks/{name}.ipynb").read_text())["cells"]
+    return "".join(cells[0]["source"]).partition("\n")[0].strip("# ")
+
+
+def markdown_table(rows):
+    head, *rows = rows
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell for cell in row) + " |" for row in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 # ---- docstrings ----
