@@ -45,6 +45,7 @@ $(READ): $(DONE)
 	@touch $(READ)
 
 site: $(READ)
+	@rm -rf site docs/api
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs/site -d site/.doctrees . site
 	@echo "site/index.html"
 

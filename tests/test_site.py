@@ -162,6 +162,8 @@ def test_the_site(site):
     for name in figures.NOTEBOOKS:
         page = site.text(f"notebooks/{name}.html")
         assert "Here, at the" in page or name == "data_gallery", "beside the paper's statement"
+    for path in DOCS.glob("*.md"):
+        assert path.stem == "index" or f'href="{path.stem}.html"' in home, "in the sidebar"
     for path in DOCS.glob("*.html"):
         assert (site.folder / path.name).exists() and path.name in home
 

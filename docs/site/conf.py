@@ -12,8 +12,6 @@ import sys
 from importlib.metadata import distribution
 from pathlib import Path
 
-from sphinx.util.docutils import SphinxDirective
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
@@ -71,7 +69,9 @@ html_sidebars = {
         "sidebar/scroll-end.html",
     ]
 }
+html_favicon = "favicon.svg"
 html_show_sourcelink = html_copy_source = html_show_copyright = False
+html_show_search_summary = False  # it would have to read pages, which a browser refuses from disk
 
 # Pages that need nothing else, such as explore.html, lie at the top of the site, beside a page
 # that leads home.
@@ -133,6 +133,7 @@ def read(app, name, source):
         source[0] = tidy(source[0])
     else:
         source[0] = followed(source[0], (ROOT / name).parent)
+        source[0] = source[0].replace("<!-- the tables of claims -->", claims())
 
 
 def complete(notebook, name):
@@ -145,7 +146,11 @@ def complete(notebook, name):
 
 
 def statement(name):
-    """Return the paper's statement and what was found here, as two boxes."""
+    """Return the paper's statement and what was found here, as two boxes.
+
+    A row of the README's table has the notebook, its place in the paper, the claim, and what is
+    found here.
+    """
     for line in (ROOT / "README.md").read_text().splitlines():
         if line.startswith("|") and f"(notebooks/{name}.ipynb)" in line:
             _, place, claim, here = [cell.strip() for cell in line.strip("|").split("|")]
@@ -176,7 +181,7 @@ def followed(text, folder):
 def tidy(text):
     """Shorten the reference's headings. A package is described; its modules show what it has."""
     text = re.sub(r"^(Submodules|Subpackages)\n-+\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r"^paper\S*?(\w+) module$", r"\1", text, flags=re.MULTILINE)
+    text = re.sub(r"^paper\S*\.(\S+) module$", r"\1", text, flags=re.MULTILINE)
     text = re.sub(r"^(\S+) package$", r"\1", text, flags=re.MULTILINE)
     text = re.sub(r" +:(show-inheritance|undoc-members):\n", "", text)
     return re.sub(r"(automodule:: .*\n)( +:.*\n)+", r"\1", text, count=1)
@@ -185,28 +190,24 @@ def tidy(text):
 # ---- claims ----
 
 
-class Claims(SphinxDirective):
-    """The committed tables of claims: first the verdicts, then each with what it rests on."""
-
-    def run(self):
-        glance = [["", "the claim", "seeds", "verdict", "where"]]
-        sections = []
-        for name in notebooks():
-            path = ROOT / f"results/cpu/tables/{name}_claims.csv"
-            if not path.exists():
-                continue
-            self.env.note_dependency(str(path))
-            with open(path, newline="") as file:
-                rows = list(csv.DictReader(file))
-            title = title_of(name)
-            link = f"[{title.partition(':')[0]}](../notebooks/{name}.ipynb)"
-            for row in rows:
-                seeds = row.get("seeds", "")
-                glance.append([row[""], row["the claim"], seeds, row["verdict"], link])
-            table = [list(rows[0]), *(list(row.values()) for row in rows)]
-            sections += [f"## {title}", f"In the notebook of {link}.", markdown_table(table)]
-        text = "\n\n".join([markdown_table(glance), *sections])
-        return self.parse_text_to_nodes(text, allow_section_headings=True)
+def claims():
+    """Return the committed tables of claims: the verdicts, then each with what it rests on."""
+    glance = [["", "the claim", "seeds", "verdict", "where"]]
+    sections = []
+    for name in notebooks():
+        path = ROOT / f"results/cpu/tables/{name}_claims.csv"
+        if not path.exists():
+            continue
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        title = title_of(name)
+        link = f"[{title.partition(':')[0]}](../notebooks/{name}.ipynb)"
+        for row in rows:
+            seeds = row.get("seeds", "")
+            glance.append([row[""], row["the claim"], seeds, row["verdict"], link])
+        table = [list(rows[0]), *(list(row.values()) for row in rows)]
+        sections += [f"## {title}", f"In the notebook of {link}.", markdown_table(table)]
+    return "\n\n".join([markdown_table(glance), *sections])
 
 
 def title_of(name):
@@ -244,4 +245,3 @@ def as_rst(block):
 def setup(app):
     app.connect("source-read", read)
     app.connect("autodoc-process-docstring", plain)
-    app.add_directive("claims", Claims)
