@@ -6,6 +6,7 @@
 # make evidence  perform the runs of docs/protocol.md that are missing: hours
 # make bench     time what matters, beside other people's code; with nothing else running
 #                (SLATE_CODE=folder for the authors')
+# make lock      write requirements.lock anew, for maintainers
 
 PROFILE ?= quick
 ONLY    ?=

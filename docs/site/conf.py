@@ -7,6 +7,7 @@ docstrings.
 
 import csv
 import json
+import os
 import re
 import sys
 from importlib.metadata import distribution
@@ -123,9 +124,7 @@ def contents():
 
 def read(app, name, source):
     """Complete a page as it is read: what the repository's readers do not need to see there."""
-    if name == root_doc:
-        source[0] += contents()
-    elif name.startswith("notebooks/"):
+    if name.startswith("notebooks/"):
         notebook = json.loads(source[0])
         complete(notebook, Path(name).name)
         source[0] = json.dumps(notebook)
@@ -134,6 +133,8 @@ def read(app, name, source):
     else:
         source[0] = followed(source[0], (ROOT / name).parent)
         source[0] = source[0].replace("<!-- the tables of claims -->", claims())
+        if name == root_doc:
+            source[0] += contents()
 
 
 def complete(notebook, name):
@@ -164,12 +165,15 @@ def statement(name):
 
 
 def followed(text, folder):
-    """Let links to modules lead to the reference, and turn those to folders into their words."""
+    """Let links to modules lead to the reference and those to pages that stand alone to the top
+    of the site, and turn those to folders, which are no pages, into their words."""
 
     def link(match):
         target = (folder / match[2]).resolve()
         if target.is_dir():
             return match[1]
+        if str(target) in STANDALONE:
+            return f'<a href="{os.path.relpath(ROOT / target.name, folder)}">{match[1]}</a>'
         if target.suffix == ".py" and target.is_relative_to(ROOT / "paper_lib"):
             name = target.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__")
             return f"{{py:mod}}`{match[1]} <{name.replace('/', '.')}>`"
@@ -242,6 +246,13 @@ def as_rst(block):
     return "".join(words)
 
 
+def keep_inside(app):
+    """Let MyST-NB's pictures pass through the folder of Sphinx's own, not one beside the site."""
+    inside = Path(app.doctreedir) / "jupyter_execute"
+    app.env.mystnb_config = app.env.mystnb_config.copy(output_folder=str(inside))
+
+
 def setup(app):
+    app.connect("builder-inited", keep_inside, priority=900)
     app.connect("source-read", read)
     app.connect("autodoc-process-docstring", plain)
