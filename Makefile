@@ -7,6 +7,7 @@
 # make evidence  perform the runs of docs/protocol.md that are missing: hours
 # make bench     time what matters, beside other people's code; with nothing else running
 #                (SLATE_CODE=folder for the authors')
+# make lock      write requirements.lock anew, for maintainers
 
 PROFILE ?= quick
 ONLY    ?=
@@ -16,8 +17,9 @@ PYTHON  ?= python3
 
 BIN  := .venv/bin
 DONE := .venv/installed
+READ := .venv/installed-site
 
-.PHONY: figures test verify faults evidence lab bench setup stored
+.PHONY: figures explore test site verify faults evidence lab bench setup stored lock
 .DELETE_ON_ERROR:
 
 setup: $(DONE)
@@ -39,6 +41,15 @@ test: setup
 	OUT=$$(mktemp -d) && PAPER_FIGURES=$$OUT PAPER_TABLES=$$OUT \
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks; \
 	status=$$?; rm -rf $$OUT; exit $$status
+
+$(READ): $(DONE)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[site]'
+	@touch $(READ)
+
+site: $(READ)
+	@rm -rf site docs/api
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs/site -d site/.doctrees . site
+	@echo "site/index.html"
 
 # the first steps of committed runs, trained again here, against their curves
 verify: setup
@@ -67,3 +78,9 @@ bench: setup
 stored: setup
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 	$(BIN)/python -m paper_lib.paper.claims_table
+
+# for maintainers: the exact versions of everything, for Linux and Python 3.11 and newer
+lock: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \
+		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock

@@ -1,5 +1,6 @@
 """The documentation's examples run, from top to bottom."""
 
+import json
 import re
 
 import matplotlib.pyplot as plt
@@ -42,8 +43,25 @@ def test_examples_run(name, elsewhere, monkeypatch):
     assert namespace["judged"].verdict == "inconclusive", "one seed decides nothing"
 
 
+def prose():
+    """Everything with links: README, the pages of docs/, and the notebooks' text."""
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        yield path, path.read_text()
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        yield path, "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
+def anchors(text):
+    """The names under which a page's headings can be linked to."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_internal_links_lead_somewhere():
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    for page in pages:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+    for page, text in prose():
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+            if anchor:
+                found = page if not target else page.parent / target
+                assert anchor in anchors(found.read_text()), f"{page.name}: {target}#{anchor}"

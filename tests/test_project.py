@@ -8,6 +8,7 @@ import sys
 import tomllib
 
 import pytest
+import yaml
 
 from paper_lib.paper import figures, parameters
 from paper_lib.runs import ROOT, run_id
@@ -44,6 +45,7 @@ def test_what_is_imported_is_a_dependency():
         "drjit": "mitsuba",
         "PIL": "pillow",
         "skimage": "scikit_image",
+        "yaml": "snakemake",
     }
     imported = set()
     for folder in ("paper_lib", "bench", "tests"):
@@ -67,6 +69,40 @@ def imports(source):
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(node.module.split(".")[0])
     return found
+
+
+def test_the_lock_names_every_dependency():
+    """That its versions fit together, and are all that is needed, `.ci/lock.py` asks pip."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.match(r"[\w.-]+==[\w.]+( ; .*)?$", pin) for pin in pins), "one version, public"
+    locked = {pin.partition("==")[0] for pin in pins}
+    extras = project()["optional-dependencies"].values()
+    for entry in [*project()["dependencies"], *(entry for extra in extras for entry in extra)]:
+        assert re.split(r"[=<>\[]", entry)[0].lower() in locked, entry
+        if "==" in entry:
+            assert entry in pins
+
+
+# ---------------------------------------------------------------- citation
+
+
+def test_the_citation_file_says_what_to_cite():
+    """The fields that version 1.2.0 of the format requires, and this project's own."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["cff-version"] == "1.2.0" and cited["type"] == "software"
+    assert cited["version"] == project()["version"] and cited["license"] == "MIT"
+    paper = cited["preferred-citation"]
+    for entry in [cited, paper, *cited["references"]]:
+        assert entry["title"] and entry["authors"]
+        for author in entry["authors"]:
+            assert author.keys() in ({"name"}, {"family-names", "given-names"})
+        assert entry is cited or {"type", "year", "url"} <= entry.keys()
+    assert cited["message"]
+    bibtex = re.search(r"```bibtex\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    names = " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
+    for value in (paper["title"], names, str(paper["year"]), paper["collection-title"]):
+        assert f"{{{value}}}" in bibtex, "as in the README"
 
 
 # ---------------------------------------------------------------- notebooks
