@@ -16,7 +16,7 @@ from paper_lib.paper.gradient_fidelity import (
 )
 from paper_lib.training.task import to_float
 
-# A search that has not come closer to a fixed point than this has no exact gradient to compare with.
+# Where a search has come no closer to a fixed point than this, there is no exact gradient.
 CLOSE = 1e-4
 
 

@@ -248,6 +248,10 @@ def _none(given: Parameters) -> dict:
     return {}
 
 
+def _explored(given: Parameters) -> dict:
+    return {name: [run.slate for run in runs[:1]] for name, runs in flagship(given).items()}
+
+
 NOTEBOOKS = {
     "fig01_overview": vanilla_and_implicit,
     "flagship": flagship,
@@ -268,6 +272,7 @@ NOTEBOOKS = {
     "fig12_13_no_clipping": tricks,
     "bfloat16": precisions,
     "data_gallery": _none,
+    "explore_slots": _explored,
 }
 
 

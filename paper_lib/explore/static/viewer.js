@@ -311,17 +311,21 @@ export async function show(root, data, options = {}) {
 function render({ model, el }) {
   const root = element(el, "div", { className: "slots-view" });
   let shown = Promise.resolve(null);
-  const refresh = async () => {
-    (await shown)?.stop();
-    const data = model.get("view");
-    if (!data.panels) return;
-    shown = show(root, data, {
-      missing: "press Regenerate",
-      n: data.n,
-      changed: (state) => {
-        model.set("state", state);
-        model.save_changes();
-      },
+  const refresh = () => {
+    // one after the other, so that pictures never reach a view that they are not of
+    shown = shown.then(async (old) => {
+      old?.stop();
+      const data = model.get("view");
+      if (!data.panels) return null;
+      const made = await show(root, data, {
+        missing: "being made",
+        changed: (state) => {
+          model.set("state", state);
+          model.save_changes();
+        },
+      });
+      made.addPictures(model.get("pictures"));
+      return made;
     });
   };
   model.on("change:view", refresh);
