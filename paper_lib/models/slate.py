@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -147,16 +148,19 @@ class SLATE(nn.Module):
         return self._cross_entropy(self.embed(tokens), tokens, slots)
 
     @torch.no_grad()
-    def generate_tokens(self, slots: Tensor) -> Tensor:
+    def generate_tokens(self, slots: Tensor, progress: Callable | None = None) -> Tensor:
         """slots (B, K, D) -> (B, N) tokens, one after the other, the most likely each time.
 
         Call it in eval mode. Keys and values of the slots and of past tokens are kept, so that a
         token costs one position's work.
+
+        progress: takes the range of positions and yields them, as `tqdm` does
         """
         caches = self.tf_dec.caches(self.slot_proj(slots), self.num_tokens)
         row = torch.zeros(len(slots), 1, dtype=torch.int64, device=slots.device)  # the start token
         rows = []
-        for position in range(self.num_tokens):
+        positions = range(self.num_tokens)
+        for position in progress(positions) if progress else positions:
             x = self.positional_encoder(self.dictionary(row), offset=position)
             logits = self.out(self.tf_dec.next(x, caches))
             row = logits.argmax(-1) + 1

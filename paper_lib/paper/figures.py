@@ -304,6 +304,10 @@ def _all_that_is_judged(given: Parameters) -> dict:
     return {name: NOTEBOOKS[name](given) for name in NOTEBOOKS if name not in ("claims", *UNJUDGED)}
 
 
+def _explored(given: Parameters) -> dict:
+    return {name: [run.slate for run in runs[:1]] for name, runs in flagship(given).items()}
+
+
 NOTEBOOKS = {
     "fig01_overview": vanilla_and_implicit,
     "flagship": flagship,
@@ -326,10 +330,11 @@ NOTEBOOKS = {
     "ext01_gradient_fidelity": trained_cells,
     "ext05_fixed_points": trained_cells,
     "data_gallery": _none,
+    "explore_slots": _explored,
     "claims": _all_that_is_judged,
 }
 # They show, or ask questions of our own: no claim of the paper's is judged by them.
-UNJUDGED = ("data_gallery", "ext01_gradient_fidelity", "ext05_fixed_points")
+UNJUDGED = ("data_gallery", "explore_slots", "ext01_gradient_fidelity", "ext05_fixed_points")
 
 
 def runs_of(notebook: str, given: Parameters) -> list:

@@ -1,0 +1,1 @@
+"""What a reader does with trained models: load them, look into them, take them apart."""

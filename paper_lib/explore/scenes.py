@@ -1,0 +1,53 @@
+"""The test scenes that a reader looks at, with their true masks, at hand without rendering."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from paper_lib.paper.parameters import Parameters
+from paper_lib.runs import results_root
+from paper_lib.system.files import whole
+from paper_lib.training.config import DataConfig
+
+COUNT = 24
+
+
+def scenes(data: DataConfig, given: Parameters) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first test scenes: images (n, H, W, 3) and true masks (n, H, W), both uint8.
+
+    A mask is 0 for the background and k for the k-th object. The scenes are kept in
+    results/<profile>/scenes; where they are not, they are taken from the data set, which may have
+    to be rendered first.
+    """
+    kept = f"{data.name}-{data.size}px-{data.view}.npz"
+    path = results_root() / given.profile / "scenes" / kept
+    if not path.exists():
+        test = data.load("test")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as temporary, open(temporary, "wb") as file:
+            masks = np.asarray(test.masks[:COUNT]).astype(np.uint8)
+            np.savez_compressed(file, image=np.asarray(test.images[:COUNT]), mask=masks)
+    with np.load(path, allow_pickle=False) as archive:
+        return archive["image"], archive["mask"]
+
+
+def own_image(content: bytes, size: int) -> np.ndarray:
+    """Return a picture of the reader's own, from the bytes of a file, as a scene (size, size, 3).
+
+    Its largest square in the middle is scaled. Raises ValueError for what is no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.draft("RGB", (4 * size, 4 * size))  # a huge photograph is read small
+            width, height = picture.size
+            side = min(width, height)
+            left, top = (width - side) // 2, (height - side) // 2
+            square = picture.convert("RGB").resize(
+                (size, size), Image.Resampling.LANCZOS, (left, top, left + side, top + side)
+            )
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"this file is not a picture that can be read: {error}") from error
+    return np.asarray(square)
