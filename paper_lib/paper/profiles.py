@@ -48,7 +48,7 @@ SEEDS = {
 SWEPT_SEEDS = SEEDS | {"cpu": (0,)}
 
 # Seeds of the flagship that have been made, where results are committed.
-FLAGSHIP_SEEDS = {"cpu": (0,)}
+FLAGSHIP_SEEDS = {"cpu": (0, 1, 2)}
 
 
 # ---- the optimisation tricks ----
