@@ -2,6 +2,7 @@
 #                (PROFILE=smoke|quick|cpu|gpu|paper  ONLY=fig01_overview  JOBS=2  DEVICE=cpu)
 # make test      set up, then all checks
 # make lab       set up, then JupyterLab
+# make explore   set up, then slots to explore as a page, on this machine alone (PORT=8866)
 # make verify    train the first steps of committed runs again, and compare
 # make faults    break things on purpose, and count what is survived: docs/reliability.md
 # make evidence  perform the runs of docs/protocol.md that are missing: hours
@@ -13,6 +14,7 @@ PROFILE ?= quick
 ONLY    ?=
 JOBS    ?= 2
 DEVICE  ?= cpu
+PORT    ?= 8866
 PYTHON  ?= python3
 
 BIN  := .venv/bin
@@ -68,6 +70,10 @@ evidence: setup
 
 lab: setup
 	@$(BIN)/jupyter lab notebooks
+
+explore: setup
+	@JUPYTER_PATH=$(CURDIR)/paper_lib/explore $(BIN)/voila notebooks/explore_slots.ipynb \
+		--template=plain --Voila.ip=127.0.0.1 --port=$(PORT) --no-browser
 
 bench: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -25,6 +25,7 @@ TABLES = dict.fromkeys(figures.NOTEBOOKS, ["", "claims"]) | {
     "ext01_gradient_fidelity": ["", "cells", "claims"],
     "data_gallery": ["properties", "sources"],
     "claims": [""],
+    "explore_slots": [],
 }
 # what no reader should see
 GARBAGE = re.compile(r"nan%|inf%|<bound method|<paper_lib|object at 0x|Traceback|\{n\}|Warning\b.*")

@@ -23,6 +23,7 @@ from paper_lib.fixed_point import (
     Unrolled,
 )
 from paper_lib.models import SLATE
+from paper_lib.paper import styles
 from paper_lib.paper.parameters import Parameters
 from paper_lib.runs import get
 
@@ -116,7 +117,10 @@ class Explorer:
         self.message.value = ""
         image, mask = self.image()
         self.found = {name: self.search(name) for name in self.names()}
-        panels = [panel(name, self._title(name), found, {}) for name, found in self.found.items()]
+        panels = [
+            panel(name, self._title(name), self._colour(name), found)
+            for name, found in self.found.items()
+        ]
         # the masks are there at once; what takes longer comes after them
         self.viewer.pictures = {}
         self.viewer.view = view(image, mask, panels)
@@ -159,6 +163,10 @@ class Explorer:
         except ValueError as error:  # a pair that makes no sense says why
             said = [str(error)]
         self.gradient.value = "<br>".join(said)
+
+    def _colour(self, name: str) -> str:
+        offered = trained.offered(self.given)
+        return styles.colour(offered[name].method if name in offered else name)
 
     def _title(self, name: str) -> str:
         return name.replace("-", ", ")

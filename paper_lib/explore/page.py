@@ -63,7 +63,8 @@ def all_views(given: Parameters, count: int) -> dict[str, dict]:
                     found = trajectory(model, images[k], noise, solver, applications_of(model))
                     variant = of_data[name].method
                     pictures = pictures_of(model, found, _wanted(found))
-                    panels.append(panel(variant, styles.name(variant), found, pictures))
+                    title, colour = styles.name(variant), styles.colour(variant)
+                    panels.append(panel(variant, title, colour, found, pictures))
                     progress.update()
                 views[f"{data.name}, test scene {k + 1}"] = view(images[k], masks[k], panels)
     return views

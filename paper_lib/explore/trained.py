@@ -9,7 +9,7 @@ from __future__ import annotations
 from paper_lib.models import SLATE
 from paper_lib.paper import figures, parameters
 from paper_lib.paper.parameters import Parameters
-from paper_lib.paper.profiles import STAND_INS, data_sets, slate
+from paper_lib.paper.profiles import data_sets, slate
 from paper_lib.runs import RunResult, folder_of, get, run_id
 from paper_lib.training.slate import SLATERunConfig
 
@@ -19,16 +19,15 @@ METHODS = {"implicit": "IN", "vanilla": "vanilla"}
 def offered(given: Parameters) -> dict[str, SLATERunConfig]:
     """Return the SLATEs that can be loaded by a plain name, such as clevr_mirror-implicit.
 
-    They are the first seeds of the profile's largest scale. Where results are committed these are
-    the ones whose weights are.
+    They are the first seeds of the profile's largest scale: of CLEVR-Mirror, and of other data sets
+    as far as there are weights. Where results are committed only some weights are.
     """
     models = {}
-    for changes in data_sets(given).values():
+    for name, changes in data_sets(given, "flagship").items():
         for method, variant in METHODS.items():
-            if given.profile == "cpu" and changes:
-                changes = changes | {"data__max_objects": 4}  # as the protocol's close view has
             config = slate(given, variant, 0, scale="flagship", **changes)
-            if config.data.name not in STAND_INS and _can_be_had(config, given):
+            trains = name == "CLEVR-Mirror" and given.if_missing == "train"
+            if trains or _has_weights(config, given):
                 models[f"{config.data.name}-{method}"] = config
     return models
 
@@ -67,6 +66,5 @@ def model_of(run: RunResult) -> SLATE:
     return model.eval()
 
 
-def _can_be_had(config: SLATERunConfig, given: Parameters) -> bool:
-    folder = folder_of(run_id(config), given.profile)
-    return given.if_missing == "train" or (folder / "weights.safetensors").exists()
+def _has_weights(config: SLATERunConfig, given: Parameters) -> bool:
+    return (folder_of(run_id(config), given.profile) / "weights.safetensors").exists()

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from paper_lib.explore.trajectory import Trajectory
 from paper_lib.models import SLATE
-from paper_lib.paper import styles
 from paper_lib.training.task import to_uint8
 
 STATIC = Path(__file__).parent / "static"
@@ -57,26 +56,29 @@ def view(image: np.ndarray, mask: np.ndarray | None, panels: list[dict]) -> dict
     }
 
 
-def panel(method: str, name: str, found: Trajectory, pictures: dict[str, str]) -> dict:
+def panel(
+    key: str, name: str, colour: str, found: Trajectory, pictures: dict[str, str] | None = None
+) -> dict:
     """Return what one model makes of a scene.
 
-    method    a row of Table 2, whose colour it has; its key
+    key       names the panel
     name      the words above it
+    colour    such as "#1f4e9c"
     pictures  picture's key -> image, as far as there are any (see `picture_key`)
     """
     applications, tokens, slots = found.attn.shape
     masks = (255 * found.attn.mT).round().byte().numpy()  # (applications, slots, tokens)
     return {
-        "key": method,
+        "key": key,
         "name": name,
-        "colour": styles.colour(method),
+        "colour": colour,
         "applications": applications,
         "slots": slots,
         "side": round(tokens**0.5),
         "attn": _base64(masks.tobytes()),
         "residuals": [float(f"{value:.3g}") for value in found.residuals.tolist()],
         "paths": found.paths().round(3).tolist(),
-        "pictures": pictures,
+        "pictures": pictures or {},
     }
 
 

@@ -1,0 +1,201 @@
+"""What a reader explores: trained models by name, the search step by step, the page's data."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from paper_lib.explore import page, scenes, trained
+from paper_lib.explore.app import ADJOINTS, SOLVERS, Explorer
+from paper_lib.explore.gradients import fidelity
+from paper_lib.explore.trajectory import applications_of, initial_noise, trajectory
+from paper_lib.explore.views import picture_key, pictures_of
+from paper_lib.fixed_point import Broyden, Implicit, Iteration, Unrolled
+from paper_lib.paper import figures, parameters
+from paper_lib.runs import ROOT, MissingRun, get, run_id
+
+COMMITTED = ("clevr_mirror-implicit", "clevr_mirror-vanilla")
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """The results that the repository has, to be read."""
+    monkeypatch.setenv("PAPER_RESULTS", str(ROOT / "results"))
+    return parameters.check("cpu")
+
+
+def trained_run(name, given):
+    return get(trained.config_of(name, given), given)
+
+
+# ---------------------------------------------------------------- trained models
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_a_committed_model_gives_the_masks_and_pictures_of_its_run(committed, name):
+    run, model = trained_run(name, committed), trained.load(name)
+    images, masks = scenes.scenes(run.config.data, committed)
+    assert (images[:12] == run.samples["image"]).all() and masks.max() <= 4
+    solver = model.slot_attn.slot_attention.solver
+    for k in range(3):
+        noise = initial_noise(model, 0, model.config.num_slots, k)
+        found = trajectory(model, images[k], noise, solver, applications_of(model))
+        np.testing.assert_allclose(found.attn[-1], run.samples["attn"][k], atol=2e-3)
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_a_committed_model_scores_what_was_recorded(committed, name):
+    """The squared error of its first test images, regenerated, as the run of Table 3 has it."""
+    model = trained.load(name)
+    method = trained.METHODS[name.split("-")[1]]
+    scored = get(figures.flagship(committed)[method][0], committed)
+    images, _ = scenes.scenes(scored.config.slate.data, committed)
+    solver = model.slot_attn.slot_attention.solver
+    for k in range(2):
+        noise = initial_noise(model, 0, model.config.num_slots, k)
+        found = trajectory(model, images[k], noise, solver, applications_of(model))
+        with torch.no_grad():
+            picture = model.decode_tokens(model.generate_tokens(found.slots[-1:]))[0]
+        image = torch.from_numpy(images[k]).permute(2, 0, 1) / 255
+        error = (image - picture).square().sum().item()
+        assert error == pytest.approx(scored.metrics["mse"][k], rel=0.02)
+
+
+def test_a_model_is_loaded_by_a_runs_id_too(committed):
+    ours = trained.load(run_id(trained.config_of(COMMITTED[0], committed)))
+    theirs = trained.load(COMMITTED[0])
+    for a, b in zip(ours.state_dict().values(), theirs.state_dict().values()):
+        assert torch.equal(a, b)
+    assert not ours.training
+
+
+def test_an_unknown_model_is_refused_with_those_there_are(committed):
+    with pytest.raises(ValueError, match="choose from clevr_mirror-implicit, clevr_mirror-vanilla"):
+        trained.load("clevr")
+    with pytest.raises(MissingRun, match="weights of this run are not committed"):
+        trained.load("slate-IN-seed1-51b7923038")
+
+
+def test_weights_that_ship_are_small():
+    shipped = list((ROOT / "results/cpu/runs").glob("slate-*seed0*/weights.safetensors"))
+    assert sum(path.stat().st_size for path in shipped[:4]) < 12e6
+
+
+# ---------------------------------------------------------------- the search
+
+
+def test_a_search_ends_where_the_model_does(smoke):
+    model = trained.model_of(smoke.IN)
+    image = smoke.IN.samples["image"][0]
+    noise = initial_noise(model, 0, model.config.num_slots)
+    n = applications_of(model)
+    assert n == model.config.num_iterations + 1, "the added line"
+    found = trajectory(model, image, noise, Iteration(n - 1), n)
+    tokens = model.tokenize(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+    with torch.no_grad():
+        out = model.infer_slots(tokens, noise[None])
+    torch.testing.assert_close(found.slots[-1:], out.slots)
+    torch.testing.assert_close(found.attn[-1:], out.attn)
+    assert applications_of(trained.model_of(smoke.vanilla)) == n - 1
+    paths = found.paths()
+    assert paths.shape == (n, 3, 2) and paths.min() == 0 and paths.max() == 1
+
+
+def test_the_gradient_beside_the_exact_one(smoke):
+    """Where the search has arrived, a full implicit solve is the exact gradient."""
+    model = trained.model_of(smoke.IN)
+    noise = initial_noise(model, 0, model.config.num_slots)
+    pairs = {"solved": (Iteration(300), Implicit(Broyden(60, 1e-10)))}
+    compared, residual = fidelity(model, smoke.IN.samples["image"][0], noise, pairs)
+    cosine, length = compared["solved"]
+    assert residual < 1e-6
+    assert cosine == pytest.approx(1, abs=1e-3) and length == pytest.approx(1, abs=1e-3)
+
+
+def test_a_picture_of_ones_own_is_cut_to_a_square():
+    file = io.BytesIO()
+    picture = np.zeros((40, 100, 3), np.uint8)
+    picture[:, 30:70] = 200
+    Image.fromarray(picture).save(file, "png")
+    assert (scenes.own_image(file.getvalue(), 16) == 200).all()
+    with pytest.raises(ValueError, match="not a picture"):
+        scenes.own_image(b"no picture", 16)
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.fixture
+def explorer(smoke):
+    return Explorer(parameters.check("smoke"))
+
+
+def test_the_first_view_is_complete(explorer):
+    view = explorer.viewer.view
+    assert [panel["applications"] for panel in view["panels"]] == [8, 7]
+    for panel in view["panels"]:
+        masks = np.frombuffer(base64.b64decode(panel["attn"]), np.uint8)
+        masks = masks.reshape(panel["applications"], panel["slots"], view["side"] ** 2)
+        assert abs(masks.astype(int).sum(1) - 255).max() <= 2, "slots share every token"
+        last = picture_key(panel["applications"], [True] * panel["slots"])
+        assert explorer.viewer.pictures[panel["key"]][last].startswith("data:image/webp")
+    assert explorer.swapped.result.value.count("<img") == 2 * (3 + 3)
+    assert "cosine" in explorer.gradient.value or "no fixed point" in explorer.gradient.value
+
+
+def test_what_is_chosen_is_shown(explorer):
+    before = explorer.viewer.view
+    explorer.scene.value = 2
+    assert explorer.viewer.view["image"] != before["image"]
+    explorer.slots.value = 5
+    assert {panel["slots"] for panel in explorer.viewer.view["panels"]} == {5}
+    assert len(explorer.swapped.slots[0].options) == 5
+    explorer.steps.value = 2
+    explorer.shown.value = "vanilla"
+    (panel,) = explorer.viewer.view["panels"]
+    assert panel["applications"] == 2
+    explorer.solver.value = "Broyden"
+    explorer.adjoint.value = "unrolled (vanilla's)"
+    assert "differentiates through plain iteration" in explorer.gradient.value
+
+
+def test_a_slot_switched_off_is_left_out_of_the_picture(explorer):
+    name = explorer.names()[0]
+    on = [True, False, True]
+    explorer.viewer.state = {"n": 3, "on": {name: on}}
+    made = explorer.viewer.pictures[name][picture_key(3, on)]
+    expected = pictures_of(explorer.models[name], explorer.found[name], [(3, on)])
+    assert made == expected[picture_key(3, on)]
+    explorer.viewer.state = {"n": 3, "on": {name: [False] * 3}}  # nothing to draw
+    explorer.viewer.state = {"n": 3, "on": {"gone": [True]}}  # of a view that is gone
+
+
+def test_every_solver_and_adjoint_can_be_chosen(explorer):
+    for solver in SOLVERS:
+        explorer.solver.value = solver
+        for adjoint, make in ADJOINTS.items():
+            if solver.startswith("iteration") or make(1) != Unrolled():
+                explorer.adjoint.value = adjoint
+                assert "cosine" in explorer.gradient.value or "no fixed" in explorer.gradient.value
+
+
+def test_what_is_no_picture_is_said_and_changes_nothing(explorer):
+    before = explorer.viewer.view
+    explorer._take_own({"new": [{"content": memoryview(b"no picture")}]})
+    assert "not a picture" in explorer.message.value and explorer.viewer.view == before
+
+
+def test_the_static_page_stands_alone(smoke):
+    text = page.page(parameters.check("smoke"), count=2)
+    assert not re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?(?!data:)\w+:", text)
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    views = json.loads(data.group(1).replace("<\\/", "</"))
+    assert list(views) == ["clevr_mirror, test scene 1", "clevr_mirror, test scene 2"]
+    for view in views.values():
+        for panel in view["panels"]:  # after every step; each slot alone, and all but each
+            assert len(panel["pictures"]) == panel["applications"] + 2 * panel["slots"]
