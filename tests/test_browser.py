@@ -1,4 +1,4 @@
-"""In a real browser: the static page and the page that Voila serves, and nothing leaves this machine.
+"""In a real browser: the static page, the page that Voila serves, and nothing leaves this machine.
 
 They need Chromium or Chrome and Playwright: `pip install -e '.[browser]'`, and a browser on the
 PATH, such as Debian's package chromium.

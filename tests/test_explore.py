@@ -106,12 +106,12 @@ def test_a_search_ends_where_the_model_does(smoke):
     assert paths.shape == (n, 3, 2) and paths.min() == 0 and paths.max() == 1
 
 
-def test_the_gradient_beside_the_exact_one(smoke):
+def test_the_gradient_beside_the_exact_one(committed):
     """Where the search has arrived, a full implicit solve is the exact gradient."""
-    model = trained.model_of(smoke.IN)
-    noise = initial_noise(model, 0, model.config.num_slots)
+    run, model = trained_run(COMMITTED[1], committed), trained.load(COMMITTED[1])
+    noise = initial_noise(model, 0, model.config.num_slots, 1)
     pairs = {"solved": (Iteration(300), Implicit(Broyden(60, 1e-10)))}
-    compared, residual = fidelity(model, smoke.IN.samples["image"][0], noise, pairs)
+    compared, residual = fidelity(model, run.samples["image"][1], noise, pairs)
     cosine, length = compared["solved"]
     assert residual < 1e-6
     assert cosine == pytest.approx(1, abs=1e-3) and length == pytest.approx(1, abs=1e-3)

@@ -45,9 +45,8 @@ def own_image(content: bytes, size: int) -> np.ndarray:
             width, height = picture.size
             side = min(width, height)
             left, top = (width - side) // 2, (height - side) // 2
-            square = picture.convert("RGB").resize(
-                (size, size), Image.Resampling.LANCZOS, (left, top, left + side, top + side)
-            )
+            square = picture.convert("RGB").crop((left, top, left + side, top + side))
+            square = square.resize((size, size), Image.Resampling.LANCZOS)
     except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"this file is not a picture that can be read: {error}") from error
     return np.asarray(square)
