@@ -16,6 +16,7 @@ from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import (
     FLAGSHIP_SEEDS,
     ITERATIONS_STEPS,
+    PAIR_SEEDS,
     REGENERATED_IMAGES,
     complexity,
     data_sets,
@@ -49,15 +50,19 @@ def pair(given: Parameters, scale: str | None) -> dict[str, list[SLATERunConfig]
 
 
 def _seeds(given: Parameters, scale: str | None, usual: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the seeds of the flagship that have been made; at other scales the usual ones."""
-    if scale == "flagship" and not given.custom:
-        return FLAGSHIP_SEEDS.get(given.profile, usual)
-    return usual
+    """Return the seeds of a scale's pair that have been made; the usual ones at a profile's own."""
+    made = {"flagship": FLAGSHIP_SEEDS, "sweep": PAIR_SEEDS}.get(scale, {})
+    return usual if given.custom else made.get(given.profile, usual)
 
 
 def vanilla_and_implicit(given: Parameters) -> dict[str, list[SLATERunConfig]]:
     """Return the pair that most figures compare: method -> runs."""
     return pair(given, PAIR_SCALE)
+
+
+def pair_of_sweeps(given: Parameters) -> dict[str, list[SLATERunConfig]]:
+    """Return the pair at the protocol's scale for sweeps, whatever figures show: method -> runs."""
+    return pair(given, "sweep")
 
 
 def swept_pair(given: Parameters) -> dict[str, list[SLATERunConfig]]:
@@ -311,6 +316,7 @@ def _explored(given: Parameters) -> dict:
 NOTEBOOKS = {
     "fig01_overview": vanilla_and_implicit,
     "flagship": flagship,
+    "pair_32px": pair_of_sweeps,
     "tab01_complexity": _complexity,
     "fig02_one_line": _implicit,
     "fig03a_residuals": vanilla_and_implicit,

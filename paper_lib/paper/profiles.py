@@ -49,6 +49,8 @@ SWEPT_SEEDS = SEEDS | {"cpu": (0,)}
 
 # Seeds of the flagship that have been made, where results are committed.
 FLAGSHIP_SEEDS = {"cpu": (0, 1, 2)}
+# And those of the pair at the scale of the sweeps.
+PAIR_SEEDS = {"cpu": (0, 1, 2, 3)}
 
 
 # ---- the optimisation tricks ----

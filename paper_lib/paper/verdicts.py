@@ -374,6 +374,7 @@ def _too_few_images(group: list) -> str:
 JUDGES = {
     "fig01_overview": overview,
     "flagship": flagship,
+    "pair_32px": overview,
     "tab01_complexity": complexity,
     "fig02_one_line": one_line,
     "fig03a_residuals": residuals,
