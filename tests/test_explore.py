@@ -199,3 +199,11 @@ def test_the_static_page_stands_alone(smoke):
     for view in views.values():
         for panel in view["panels"]:  # after every step; each slot alone, and all but each
             assert len(panel["pictures"]) == panel["applications"] + 2 * panel["slots"]
+
+
+def test_the_stored_page_has_todays_viewer():
+    """Else: `python -m paper_lib.explore.page`."""
+    stored = (ROOT / "docs/explore.html").read_text()
+    assert (ROOT / "paper_lib/explore/static/viewer.css").read_text() in stored
+    viewer = (ROOT / "paper_lib/explore/static/viewer.js").read_text()
+    assert viewer.replace("</", "<\\/") in stored

@@ -35,7 +35,8 @@ def test_environment_yml_and_pyproject_name_the_same_dependencies():
 
 
 def test_what_is_imported_is_a_dependency():
-    entries = project()["dependencies"] + project()["optional-dependencies"]["bench"]
+    extras = project()["optional-dependencies"]
+    entries = project()["dependencies"] + extras["bench"] + extras["browser"]
     named = {re.split(r"[=<>]", entry)[0].replace("-", "_") for entry in entries}
     distribution = {
         "sklearn": "scikit_learn",
@@ -44,6 +45,7 @@ def test_what_is_imported_is_a_dependency():
         "google": "protobuf",
         "drjit": "mitsuba",
         "PIL": "pillow",
+        "traitlets": "ipywidgets",
         "skimage": "scikit_image",
         "yaml": "snakemake",
     }

@@ -161,7 +161,9 @@ def test_the_site(site):
         assert "<img" in page, "with its pictures"
     for name in figures.NOTEBOOKS:
         page = site.text(f"notebooks/{name}.html")
-        assert "Here, at the" in page or name == "data_gallery", "beside the paper's statement"
+        assert "In the paper: " in page or "Beyond the paper" in page, (
+            "beside the paper's statement"
+        )
     for path in DOCS.glob("*.md"):
         assert path.stem == "index" or f'href="{path.stem}.html"' in home, "in the sidebar"
     for path in DOCS.glob("*.html"):

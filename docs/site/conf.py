@@ -147,20 +147,15 @@ def complete(notebook, name):
 
 
 def statement(name):
-    """Return the paper's statement and what was found here, as two boxes.
+    """Return the paper's statement as a box, and where its verdict stands.
 
-    A row of the README's table has the notebook, its place in the paper, the claim, and what is
-    found here.
+    A row of the README's table has the notebook, its place in the paper, and what it asks.
     """
     for line in (ROOT / "README.md").read_text().splitlines():
-        if line.startswith("|") and f"(notebooks/{name}.ipynb)" in line:
-            _, place, claim, here = [cell.strip() for cell in line.strip("|").split("|")]
-            if here:
-                paper = f"In the paper: {place}" if place else "Beyond the paper"
-                return (
-                    f":::{{admonition}} {paper}\n{claim}\n:::\n\n"
-                    f":::{{admonition}} Here, at the `cpu` scale\n{here}\n:::\n"
-                )
+        if line.startswith(f"| [`{name}`](notebooks/{name}.ipynb)"):
+            _, place, claim = [cell.strip() for cell in line.strip("|").split("|")]
+            paper = f"In the paper: {place}" if place else "Beyond the paper"
+            return f":::{{admonition}} {paper}\n{claim}\n:::\n"
     return ""
 
 
