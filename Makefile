@@ -82,7 +82,8 @@ bench: setup
 # for maintainers: replay the committed results into the stored notebooks, figures/cpu,
 # results/cpu/tables and the README's table of claims
 stored: setup
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 	$(BIN)/python -m paper_lib.paper.claims_table
 
 # for maintainers: the exact versions of everything, for Linux and Python 3.11 and newer
