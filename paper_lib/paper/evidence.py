@@ -13,6 +13,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+from paper_lib.fixed_point import Broyden, Implicit
 from paper_lib.paper import parameters
 from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import REGENERATED_IMAGES, data_sets, slate
@@ -21,7 +22,7 @@ from paper_lib.runs import ROOT, RunConfig, folder_of, run_id, with_needs
 from paper_lib.runs.provenance import commit
 from paper_lib.system.arguments import count
 
-THREE, FOUR, FIVE = range(3), range(4), range(5)
+THREE, FIVE = range(3), range(5)
 
 
 def evidence(given: Parameters) -> dict[str, list[RunConfig]]:
@@ -29,23 +30,41 @@ def evidence(given: Parameters) -> dict[str, list[RunConfig]]:
     stacks = data_sets(given, "flagship")["ShapeStacks"]
     no_decay, no_clip = {"training__decay_steps": None}, {"training__clip": None}
     no_warmup = {"training__warmup_steps": 0}
-    flagship = _pair(given, "flagship", THREE)
     groups = {
-        "flagship": [run for pair in zip(flagship, _regenerated(flagship)) for run in pair],
+        "flagship": _scored(_pair(given, "flagship", THREE)),
         "pair": _pair(given, "sweep", FIVE),
-        "flagship, ShapeStacks": _pair(given, "flagship", THREE, **stacks),
-        "pair without tricks": _pair(given, "sweep", THREE, **no_decay, **no_clip, **no_warmup),
-        "solvers": _runs(given, "sweep", FOUR, ("IB", "BB", "BN")),
-        "without clipping": _pair(given, "sweep", THREE, **no_clip),
-        "without warm-up": _pair(given, "sweep", THREE, **no_warmup),
-        "without decay": _pair(given, "sweep", THREE, **no_decay),
-        "learning rate": _pair(given, "sweep", THREE, training__lr=3e-4),
-        "flagship without clipping": _pair(given, "flagship", THREE, **no_clip),
+        "flagship, ShapeStacks": _scored(_pair(given, "flagship", THREE, **stacks)),
+        "short": _pair(given, "short", THREE),
+        "without clipping": _pair(given, "short", THREE, **no_clip),
+        "without warm-up": _pair(given, "short", THREE, **no_warmup),
+        "without decay": _pair(given, "short", THREE, **no_decay),
     }
     for n in (1, 15, 3, 11, 5):
-        changes = {"model__num_iterations": n}
-        groups[f"{n} iterations"] = _pair(given, "sweep", THREE, **changes)
+        groups[f"{n} iterations"] = _pair(given, "short", THREE, model__num_iterations=n)
+    groups |= {
+        "solvers": _runs(given, "sweep", THREE, ("IB", "BB", "BN")),
+        "solvers, whole batch": whole_batch(given, "sweep", THREE),
+        "learning rate": _pair(given, "sweep", THREE, training__lr=3e-4),
+        "without any trick": _pair(given, "short", THREE, **no_decay, **no_clip, **no_warmup),
+        "flagship without clipping": _pair(given, "flagship", THREE, **no_clip),
+    }
     return groups
+
+
+def whole_batch(given: Parameters, scale: str, seeds) -> list[RunConfig]:
+    """Return IB, BB and BN whose Broyden stops by the whole batch's residual, as the authors'."""
+    made = []
+    for seed in seeds:
+        for variant in ("IB", "BB", "BN"):
+            n = slate(given, variant, seed, scale=scale).model.num_iterations
+            broyden = Broyden(n, norm="batch")
+            halves = {
+                "IB": {"model__adjoint": Implicit(broyden)},
+                "BB": {"model__solver": broyden, "model__adjoint": Implicit(broyden)},
+                "BN": {"model__solver": broyden},
+            }
+            made.append(slate(given, variant, seed, scale=scale, **halves[variant]))
+    return made
 
 
 def _pair(given: Parameters, scale: str, seeds, **changes) -> list[RunConfig]:
@@ -61,9 +80,15 @@ def _runs(given: Parameters, scale: str, seeds, variants, **changes) -> list[Run
     ]
 
 
-def _regenerated(runs: list) -> list[RunConfig]:
-    """Return the scores of runs' test images, which need weights that are not committed."""
-    return [RegenerationRunConfig(slate=run, images=REGENERATED_IMAGES["cpu"]) for run in runs]
+def _scored(trained: list) -> list[RunConfig]:
+    """Return runs, each followed by the scores of its regenerated test images.
+
+    Scores need weights, most of which are not committed, so they are made where the run is.
+    """
+    runs = []
+    for run in trained:
+        runs += [run, RegenerationRunConfig(slate=run, images=REGENERATED_IMAGES["cpu"])]
+    return runs
 
 
 def main(arguments: list[str] | None = None) -> int:

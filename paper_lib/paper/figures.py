@@ -18,6 +18,7 @@ from paper_lib.paper.profiles import (
     ITERATIONS_STEPS,
     PAIR_SEEDS,
     REGENERATED_IMAGES,
+    SHORT_SEEDS,
     complexity,
     data_sets,
     has_tricks,
@@ -36,23 +37,26 @@ ALL_VARIANTS = (*PAPERS_VARIANTS, "AA", "AN")  # and ours
 
 
 # Which scale of a profile that has several (see profiles.py) the figures show; None: its own.
-PAIR_SCALE = None  # Figures 1, 2, 3a, 4, 9, 10, 12, 13, Table 3, Sec. 5.3; else "flagship"
-SWEEP_SCALE = None  # Figures 3b, 5, 6; else "sweep"
+PAIR_SCALE = None  # Figures 1, 2, 3a, 4, 9, 10, Table 3, Sec. 5.3; else "flagship"
+SOLVERS_SCALE = None  # Fig. 3b and Table 2; else "sweep"
+SWEEP_SCALE = None  # Figures 5, 6, 12, 13; else "short"
 
 
 def pair(given: Parameters, scale: str | None) -> dict[str, list[SLATERunConfig]]:
     """Return vanilla and implicit at a scale: method -> runs, of the seeds that have been made."""
-    seeds = _seeds(given, scale, given.seeds)
+    seeds = _seeds(given, _MADE.get(scale), given.seeds)
     groups = {}
     for method in METHODS:
         groups[method] = [slate(given, method, seed, scale=scale) for seed in seeds]
     return groups
 
 
-def _seeds(given: Parameters, scale: str | None, usual: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the seeds of a scale's pair that have been made; the usual ones at a profile's own."""
-    made = {"flagship": FLAGSHIP_SEEDS, "sweep": PAIR_SEEDS}.get(scale, {})
-    return usual if given.custom else made.get(given.profile, usual)
+_MADE = {"flagship": FLAGSHIP_SEEDS, "sweep": PAIR_SEEDS, "short": SHORT_SEEDS}
+
+
+def _seeds(given: Parameters, made: dict | None, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the seeds that have been made, of a profile's scale that says so; else the usual."""
+    return usual if given.custom or made is None else made.get(given.profile, usual)
 
 
 def vanilla_and_implicit(given: Parameters) -> dict[str, list[SLATERunConfig]]:
@@ -70,12 +74,8 @@ def swept_pair(given: Parameters) -> dict[str, list[SLATERunConfig]]:
     return pair(given, SWEEP_SCALE)
 
 
-def _swept(given: Parameters, method: str, seed: int, steps=None, **changes) -> SLATERunConfig:
-    return slate(given, method, seed, steps, SWEEP_SCALE, **changes)
-
-
-def _with_tricks(given: Parameters, method: str, seed: int, **changes) -> SLATERunConfig:
-    return with_tricks(given, method, seed, SWEEP_SCALE, **changes)
+def _swept_seeds(given: Parameters) -> tuple[int, ...]:
+    return _seeds(given, _MADE.get(SWEEP_SCALE), given.swept_seeds)
 
 
 def flagship(given: Parameters) -> dict[str, list[RegenerationRunConfig]]:
@@ -105,22 +105,24 @@ def solvers(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
     alone. The paper trains with all the optimisation tricks. The small profiles do so for the
     paper's pairs, beside training without, as elsewhere in them.
     """
-    usual = swept_pair(given)
+    usual = pair(given, SOLVERS_SCALE)
+    seeds = _seeds(given, SHORT_SEEDS if SOLVERS_SCALE else None, given.swept_seeds)
     plain = {}
-    for name in ALL_VARIANTS:
-        plain[name] = usual.get(name) or [_swept(given, name, seed) for seed in given.swept_seeds]
-    if has_tricks(given, SWEEP_SCALE):
+    for name in PAPERS_VARIANTS if SOLVERS_SCALE else ALL_VARIANTS:
+        runs = [slate(given, name, seed, scale=SOLVERS_SCALE) for seed in seeds]
+        plain[name] = usual.get(name) or runs
+    if has_tricks(given, SOLVERS_SCALE):
         return {"with all tricks": plain}
     tricked = {}
     for name in PAPERS_VARIANTS:
-        tricked[name] = [_with_tricks(given, name, seed) for seed in given.swept_seeds]
+        tricked[name] = [with_tricks(given, name, seed, SOLVERS_SCALE) for seed in seeds]
     return {"without the tricks": plain, "with all tricks": tricked}
 
 
 def solver_cost(given: Parameters) -> ComplexityRunConfig:
     """Table 2's cost: time and memory of slot attention and of a training step under every pair, at
     the number of iterations that the runs train with."""
-    model = _swept(given, "IN", 0).model
+    model = slate(given, "IN", 0, scale=SOLVERS_SCALE).model
     variants = next(iter(solvers(given).values()))
     return replace(
         complexity(given),
@@ -141,20 +143,20 @@ def tricks(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
     groups = {}
     for removed, changes in removals.items():
         for method in METHODS:
-            runs = [_with_tricks(given, method, seed, **changes) for seed in given.swept_seeds]
-            groups[method, removed] = runs
+            groups[method, removed] = [
+                with_tricks(given, method, seed, SWEEP_SCALE, **changes)
+                for seed in _swept_seeds(given)
+            ]
     return groups
 
 
 def no_clipping(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
     """Return the runs of Figures 12 and 13: (method, what is removed of the tricks) -> runs."""
-    seeds = _seeds(given, PAIR_SCALE, given.swept_seeds)
+    swept = tricks(given)
     groups = {}
     for method in ("IN", "vanilla"):
-        for removed, changes in {"nothing": {}, "clipping": {"training__clip": None}}.items():
-            groups[method, removed] = [
-                with_tricks(given, method, seed, PAIR_SCALE, **changes) for seed in seeds
-            ]
+        for removed in ("nothing", "clipping"):
+            groups[method, removed] = swept[method, removed]
     return groups
 
 
@@ -188,8 +190,8 @@ def iterations(given: Parameters) -> dict[tuple[str, int], list[SLATERunConfig]]
             shared = (method, n) == ("vanilla", 1)  # with Fig. 6c
             steps = None if shared or SWEEP_SCALE else ITERATIONS_STEPS.get(given.profile)
             groups[method, n] = [
-                _swept(given, method, seed, steps, model__num_iterations=n)
-                for seed in given.swept_seeds
+                slate(given, method, seed, steps, SWEEP_SCALE, model__num_iterations=n)
+                for seed in _swept_seeds(given)
             ]
     return groups
 
@@ -206,7 +208,7 @@ def precisions(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]
     for method in METHODS:
         for precision in ("float32", "bfloat16"):
             groups[method, precision] = [
-                _swept(given, method, seed, training__precision=precision) for seed in given.seeds
+                slate(given, method, seed, training__precision=precision) for seed in given.seeds
             ]
     return groups
 
@@ -222,7 +224,7 @@ def generalisation(
     groups = {}
     for name, changes in data_sets(given, PAIR_SCALE).items():
         usual = given.seeds if name == "CLEVR-Mirror" else given.swept_seeds
-        seeds = _seeds(given, PAIR_SCALE, usual)
+        seeds = _seeds(given, _MADE.get(PAIR_SCALE), usual)
         for method in METHODS:
             groups[name, method] = [
                 slate(given, method, seed, scale=PAIR_SCALE, **changes, **larger) for seed in seeds

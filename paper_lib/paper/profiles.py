@@ -6,8 +6,8 @@ cpu     the results that are committed
 gpu     between that and the paper's, for a GPU: minutes a run
 paper   the paper's own setting, for a GPU
 
-The cpu profile has three scales of SLATE. Its own is that of the first results; "flagship" and
-"sweep" are those of docs/protocol.md, which replace it figure by figure as their runs are made.
+The cpu profile has four scales of SLATE. Its own is that of the first results; "flagship", "sweep"
+and "short" are those of docs/protocol.md, which replace it figure by figure as their runs are made.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ SCALES = {
     "cpu sweep": "32x32, at most 4 objects seen from close by, on a frozen dVAE; not the paper's "
     "64x64 and 250,000 steps",
 }
+SCALES["cpu short"] = SCALES["cpu sweep"]
 COMMITTED = ("cpu",)  # profiles whose results are in the repository
 
 # Seeds of the pair that most figures compare, and of every other run.
@@ -47,10 +48,11 @@ SEEDS = {
 }
 SWEPT_SEEDS = SEEDS | {"cpu": (0,)}
 
-# Seeds of the flagship that have been made, where results are committed.
+# Seeds that have been made where results are committed: of the flagship, of the pair that is
+# trained longest, and of what is trained in many ways.
 FLAGSHIP_SEEDS = {"cpu": (0, 1, 2)}
-# And those of the pair at the scale of the sweeps.
 PAIR_SEEDS = {"cpu": (0, 1, 2, 3)}
+SHORT_SEEDS = {"cpu": (0, 1, 2)}
 
 
 # ---- the optimisation tricks ----
@@ -78,6 +80,7 @@ TRICKS = {
     "gpu": {"warmup_steps": 1_500, "clip": 1.0, "lr_decay_epochs": None, "decay_steps": 15_000},
     "paper": {"warmup_steps": 30_000, "clip": 1.0, "lr_decay_epochs": 4},
 }
+TRICKS["cpu short"] = TRICKS["cpu sweep"]  # the first steps of the same schedule
 # Training steps of a sweep where they are not the profile's own.
 TRICKS_STEPS = {"quick": 100}  # Figures 5 and 6a
 ITERATIONS_STEPS = {"quick": 100, "cpu": 1_500}  # Fig. 6b
@@ -284,6 +287,9 @@ _SLATE = {
 }
 
 
+_SLATE["cpu short"] = override(_SLATE["cpu sweep"], {"training.steps": 4_000})
+
+
 def slate(
     given,
     variant: str,
@@ -294,8 +300,8 @@ def slate(
 ) -> SLATERunConfig:
     """Return a SLATE on CLEVR-Mirror, or on the `data` among the changes.
 
-    `scale` is "flagship" or "sweep" where the profile has such scales; elsewhere it changes
-    nothing.
+    `scale` is "flagship", "sweep" or "short" where the profile has such scales; elsewhere it
+    changes nothing.
     `changes`, and the overrides of the notebook's parameters `given`, are by dotted name, with __
     for the dot in `changes`: model__num_iterations=1. `steps` is the profile's unless given, and
     yields to an override; `changes` do not. Raises ValueError for an override of what a figure
