@@ -291,6 +291,8 @@ def test_the_runs_of_the_protocol_differ_in_what_they_are_for():
         assert len({config.seed for config in configs}) >= 3
         usual = groups["flagship" if name.startswith("flagship") else "short"][0]
         configs = [config for config in configs if config.kind == "slate"]
+        if name in evidence.ours(GIVEN["cpu"]):
+            continue
         for config, other in zip(configs, configs[1:]):
             differing = {path for path in differ(config, other) if not is_of_the_pair(path)}
             assert differing <= {"seed"}, name

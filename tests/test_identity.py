@@ -120,7 +120,7 @@ def test_different_runs_have_different_ids():
     ids = [runs.run_id(config) for config in configs]
     assert len(set(ids)) == len(configs) > 20
     for run_id in ids:
-        assert re.fullmatch(r"[a-z_]+(-\w+)?-seed\d+-[0-9a-f]{10}", run_id)
+        assert re.fullmatch(r"[a-z_]+(-\w+)*-seed\d+-[0-9a-f]{10}", run_id)
 
 
 def test_an_id_is_the_same_in_another_process(process, tmp_path):
@@ -497,6 +497,7 @@ def test_defaults_that_run_ids_rest_on():
         "residual_steps": 21,
         "regenerate_images": 256,
         "sample_images": 12,
+        "announcers": False,
     }
     assert values(DVAERunConfig()) == {
         "data": DataConfig(),

@@ -14,7 +14,15 @@ CRITERIA = {
     "P4": "> 0.2",
     "P5": "> 0.05",
     "P6": "> 0.9",
+    "E1": "< 0.95",
+    "E2": "> 0.97",
+    "E3": "< 10",
+    "A1": "> 0",
+    "A2": "< 0.5",
+    "M1": "< 0.95",
+    "M2": "< 0.95",
 }
+ASKED_ABOUT = ("method", "gradient", "candidate", "setting")
 
 
 def claims_of(module):
@@ -24,6 +32,7 @@ def claims_of(module):
 def test_the_criteria_do_not_move():
     assert {claim.number: claim.criterion for claim in claims_of(questions)} == CRITERIA
     assert questions.G5_ANNOUNCES == 0.7
+    assert (questions.FAILURE, questions.ALARM) == (1_000, 3)
 
 
 def test_their_numbers_are_their_own():
@@ -31,7 +40,7 @@ def test_their_numbers_are_their_own():
     assert not paper & set(CRITERIA)
 
 
-def test_their_words_say_the_method_and_nothing_else():
+def test_their_words_say_what_is_asked_about_and_nothing_else():
     for claim in claims_of(questions):
-        about = claim.about(method="implicit")
+        about = claim.about(**dict.fromkeys(ASKED_ABOUT, "it"))
         assert "{" not in about.words + about.statistic

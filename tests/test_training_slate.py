@@ -263,6 +263,18 @@ def test_evaluation_leaves_random_states_alone(slate_task, smoke, kind):
     assert not any(p.grad is not None for p in task.model.parameters())
 
 
+@pytest.mark.parametrize("method", ["vanilla", "IN"])
+def test_announcers_are_measured_if_asked_and_change_nothing_else(slate_task, smoke, method):
+    config = getattr(smoke, method).config
+    usual, task = slate_task(config).evaluate(), slate_task(replace(config, announcers=True))
+    measured = task.evaluate()
+    added = {name: measured.pop(name) for name in ("path_norm", "path_norm_max", "gradient_spread")}
+    assert measured == usual
+    assert 0 < added["path_norm"] <= added["path_norm_max"]
+    assert added["gradient_spread"] > 0
+    assert all(p.grad is None for p in task.model.parameters())
+
+
 def test_joint_training(slate_task, smoke, tmp_path):
     config = replace(smoke.IN.config, dvae=None, tau_steps=4)
     joint = slate_task(config)

@@ -14,7 +14,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from paper_lib.fixed_point import Broyden, Implicit
-from paper_lib.paper import parameters
+from paper_lib.paper import extensions, parameters
 from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import REGENERATED_IMAGES, data_sets, slate
 from paper_lib.paper.regeneration import RegenerationRunConfig
@@ -48,7 +48,17 @@ def evidence(given: Parameters) -> dict[str, list[RunConfig]]:
         "without any trick": _pair(given, "short", THREE, **no_decay, **no_clip, **no_warmup),
         "flagship without clipping": _pair(given, "flagship", THREE, **no_clip),
     }
-    return groups
+    return groups | ours(given)
+
+
+def ours(given: Parameters) -> dict[str, list[RunConfig]]:
+    """Return the runs of the notebooks beyond the paper that train, by notebook."""
+    of = {
+        "ext02": extensions.estimators(given),
+        "ext03": extensions.announcers(given),
+        "ext04": extensions.when_it_matters(given),
+    }
+    return {name: [run for runs in groups.values() for run in runs] for name, groups in of.items()}
 
 
 def whole_batch(given: Parameters, scale: str, seeds) -> list[RunConfig]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from paper_lib.models import SLATE, SLATEConfig
 from paper_lib.system.memory import free_memory
+from paper_lib.training.announcers import gradient_spread, path_norm
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.dvae import DVAERunConfig, code_usage
 from paper_lib.training.run import Job, TrainingRun
@@ -32,6 +33,8 @@ class SLATERunConfig(TrainingRun):
     residual_steps        steps of the iteration whose residuals are recorded
     regenerate_images     test images that are regenerated token by token at the end
     sample_images         of those, how many are kept as pictures
+    announcers            whether to measure at every evaluation what may announce that training
+                          fails (see `announcers`): path_norm and gradient_spread
     """
 
     model: SLATEConfig = field(default_factory=SLATEConfig)
@@ -48,6 +51,7 @@ class SLATERunConfig(TrainingRun):
     residual_steps: int = 21
     regenerate_images: int = 256
     sample_images: int = 12
+    announcers: bool = False
 
     kind = "slate"
 
@@ -127,7 +131,27 @@ class SLATETask(Task):
             usage = code_usage(torch.cat(tokens), c.model.vocab_size)
         drawn, noise = self._draw(self.validation[: c.jacobian_images], seed=0)
         cell = measure_cell(self.model.slot_attn, self._embed(drawn), noise, c.residual_steps)
+        if c.announcers:
+            cell |= self._announcers(drawn, noise)
         return {"val_cross_entropy": total / len(self.validation), **usage, **cell}
+
+    def _announcers(self, tokens: Tensor, noise: Tensor) -> dict[str, float]:
+        """Measure what may announce a failure; the gradients are of 16 batches of validation images
+        with respect to slot attention's weights, without dropout."""
+        steps = self.config.model.num_iterations
+        norms = path_norm(self.model.slot_attn, self._embed(tokens), noise, steps)
+        size = max(1, len(self.validation) // 16)
+        with torch.enable_grad():
+            losses = (
+                self.model.autoencode(*self._draw(image, seed=k))[0].mean()
+                for k, image in enumerate(self.validation.split(size))
+            )
+            spread = gradient_spread(losses, self.watched["slot_attention"])
+        return {
+            "path_norm": norms.mean().item(),
+            "path_norm_max": norms.max().item(),
+            "gradient_spread": spread,
+        }
 
     @torch.no_grad()
     def samples(self) -> dict[str, np.ndarray]:

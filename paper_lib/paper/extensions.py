@@ -1,0 +1,105 @@
+"""Which runs the notebooks beyond the paper train, as data: a function a question.
+
+They are at the scale of the sweeps, and share runs with these. As in `figures`, a group is a dict
+from what is compared to the configs of its runs, one a seed.
+"""
+
+from __future__ import annotations
+
+from paper_lib.fixed_point import (
+    GMRES,
+    Anderson,
+    Implicit,
+    Neumann,
+    Phantom,
+    StraightThrough,
+    Truncated,
+)
+from paper_lib.paper.parameters import Parameters
+from paper_lib.paper.profiles import SHORT_SEEDS, slate
+from paper_lib.training.slate import SLATERunConfig
+
+METHODS = ("vanilla", "IN")
+SCALE = "short"
+
+
+def seeds_of(given: Parameters) -> tuple[int, ...]:
+    """Return the seeds of the sweeps that have been made; elsewhere the swept seeds."""
+    return given.swept_seeds if given.custom else SHORT_SEEDS.get(given.profile, given.swept_seeds)
+
+
+def pair(given: Parameters, **changes) -> dict[str, list[SLATERunConfig]]:
+    """Return vanilla and implicit with changes: method -> runs."""
+    return {
+        method: [slate(given, method, seed, scale=SCALE, **changes) for seed in seeds_of(given)]
+        for method in METHODS
+    }
+
+
+def adjoints(n: int) -> dict[str, object]:
+    """Return the gradients that ext02 trains with beside unrolling and one step, by name.
+
+    What is solved for may take n steps, as many as the iteration. Three that practitioners use are
+    left out, as they are two of the others: checkpointing has the gradients of unrolling; cutting
+    off before the last iteration, and detaching at every one, are one step.
+    """
+    return {
+        "truncated to 2": Truncated(2),
+        "truncated to 4": Truncated(4),
+        "Neumann, 2 terms": Neumann(2),
+        "Neumann, 4 terms": Neumann(4),
+        "Neumann, 8 terms": Neumann(8),
+        "Neumann, 8 terms, damped": Neumann(8, damping=0.5),
+        "phantom, 5 steps": Phantom(5, damping=0.5),
+        "straight-through": StraightThrough(),
+        "implicit, Anderson": Implicit(Anderson(n)),
+        "implicit, GMRES": Implicit(GMRES(n)),
+    }
+
+
+def estimators(given: Parameters) -> dict[str, list[SLATERunConfig]]:
+    """Return the runs of ext02: the gradient that is trained with -> runs. All of them iterate."""
+    usual = pair(given)
+    groups = {"unrolled": usual["vanilla"], "one step": usual["IN"]}
+    n = usual["IN"][0].model.num_iterations
+    for name, adjoint in adjoints(n).items():
+        groups[name] = [
+            slate(given, "IN", seed, scale=SCALE, model__adjoint=adjoint)
+            for seed in seeds_of(given)
+        ]
+    return groups
+
+
+def announcers(given: Parameters) -> dict[str, list[SLATERunConfig]]:
+    """Return the runs of ext03: method -> runs that measure what may announce their failure."""
+    often = {} if given.profile == "smoke" else {"training__eval_every": 100}
+    return pair(given, announcers=True, **often)
+
+
+def settings(given: Parameters) -> dict[str, dict]:
+    """Return the settings of ext04, as changes for `slate`: what differs from the usual -> changes.
+
+    The usual is all tricks, a learning rate of 1e-3, 7 iterations and 7 slots (of the cpu profile).
+    """
+    if given.profile == "smoke":
+        return {"as usual": {}, "learning rate 3e-3": {"training__lr": 3e-3}}
+    return {
+        "as usual": {},
+        "learning rate 3e-4": {"training__lr": 3e-4},
+        "learning rate 3e-3": {"training__lr": 3e-3},
+        "no clipping": {"training__clip": None},
+        "1 iteration": {"model__num_iterations": 1},
+        "3 iterations": {"model__num_iterations": 3},
+        "15 iterations": {"model__num_iterations": 15},
+        "4 slots": {"model__num_slots": 4},
+        "12 slots": {"model__num_slots": 12},
+    }
+
+
+def when_it_matters(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
+    """Return the runs of ext04: (what differs from the usual, method) -> runs."""
+    groups = {}
+    for name, changes in settings(given).items():
+        for method, runs in pair(given, **changes).items():
+            groups[name, method] = runs
+    return groups
