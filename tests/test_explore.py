@@ -22,13 +22,6 @@ from paper_lib.runs import ROOT, MissingRun, get, run_id
 COMMITTED = ("clevr_mirror-implicit", "clevr_mirror-vanilla")
 
 
-@pytest.fixture
-def committed(monkeypatch):
-    """The results that the repository has, to be read."""
-    monkeypatch.setenv("PAPER_RESULTS", str(ROOT / "results"))
-    return parameters.check("cpu")
-
-
 def trained_run(name, given):
     return get(trained.config_of(name, given), given)
 

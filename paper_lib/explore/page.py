@@ -48,7 +48,7 @@ def page(given: Parameters, count: int = SCENES) -> str:
 
 def all_views(given: Parameters, count: int) -> dict[str, dict]:
     """Return the views of the page by the words in its menu."""
-    configs = trained.offered(given)
+    configs = trained.slates(given)
     views = {}
     with bar(count * len(configs), "explore", "scene") as progress:
         for data in dict.fromkeys(config.data for config in configs.values()):
