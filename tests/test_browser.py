@@ -53,6 +53,27 @@ def is_elsewhere(url):
     )
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def wait_for(url, process):
+    """Wait until a server answers, whatever it says."""
+    for _ in range(240):
+        time.sleep(0.5)
+        assert process.poll() is None, "the server ended"
+        try:
+            urllib.request.urlopen(url, timeout=5)
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            continue
+    raise AssertionError(f"{url} does not answer")
+
+
 def pixels(tab, selector):
     return tab.eval_on_selector(f"{selector} canvas", "canvas => canvas.toDataURL()")
 
@@ -119,9 +140,7 @@ def test_the_pages_fg_ari_is_pythons(static_page):
 @pytest.fixture(scope="module")
 def served(smoke, root):
     """The notebook as a page, as `make explore` serves it, over the smoke runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     notebook = root / "explore_slots.ipynb"
     source = (ROOT / "notebooks/explore_slots.ipynb").read_text()
     notebook.write_text(source.replace('profile = \\"cpu\\"', 'profile = \\"smoke\\"'))
@@ -130,15 +149,7 @@ def served(smoke, root):
     places = {"JUPYTER_PATH": str(ROOT / "paper_lib/explore"), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=os.environ | places, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(120):
-            time.sleep(0.5)
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/static/favicon.ico", timeout=5)
-                break
-            except urllib.error.HTTPError:
-                break  # it answers
-            except OSError:
-                assert process.poll() is None, "voila ended"
+        wait_for(f"http://127.0.0.1:{port}/static/favicon.ico", process)
         yield f"http://127.0.0.1:{port}/"
     finally:
         process.terminate()
