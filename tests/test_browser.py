@@ -105,8 +105,11 @@ def test_the_static_page_moves(static_page, width):
         assert pixels(tab, ".slots-overlay") != before[0]
         tab.locator(".slots-alone").nth(1).click()
         assert tab.locator(".slots-panel").first.locator(".slots-off").count() == 2
+        swapped = tab.locator("#swap img").nth(2).get_attribute("src")
         tab.locator("#scene").select_option(index=1)
         tab.wait_for_timeout(300)
+        assert tab.locator("#swap img").count() == 12
+        assert tab.locator("#swap img").nth(2).get_attribute("src") != swapped
         assert tab.locator(".slots-panel").count() == 2
         beyond = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert beyond <= 0, "nothing is wider than the page"
