@@ -86,7 +86,7 @@ def test_a_sign_is_seen_beyond_its_threshold_and_says_its_number(sign):
     assert diagnosis.found == [sign]
     words = str(diagnosis)
     assert words.startswith(f"{sign.name}: ") and "what helps" in words
-    assert f"{limit:g}" in words and max(map(len, words.splitlines())) <= 100
+    assert f"{limit:g}" in words and max(map(len, words.splitlines())) <= diagnose.LINE
     assert not sign.is_in(HEALTHY | {sign.measure: np.nan})
 
 

@@ -22,6 +22,8 @@ from paper_lib.training.dvae import code_usage
 from paper_lib.training.slots import slot_noise
 from paper_lib.training.task import to_float
 
+LINE = 80  # characters of a line that is printed
+
 Model = SLATE | SlotAttentionAutoEncoder | SetPredictor
 
 
@@ -52,10 +54,10 @@ class Sign:
         """Return what was found and what helps, in lines."""
         limit = self.above if np.isfinite(self.above) else self.below
         said = self.said.format(value=measured[self.measure], limit=limit)
-        helps = textwrap.fill(
-            self.helps, 96, initial_indent="    what helps: ", subsequent_indent="    "
-        )
-        return f"{textwrap.fill(f'{self.name}: {said}', 96, subsequent_indent='    ')}\n{helps}"
+        found = f"{self.name}: {said}"
+        helps = f"    what helps: {self.helps}"
+        lines = [textwrap.fill(text, LINE, subsequent_indent="    ") for text in (found, helps)]
+        return "\n".join(lines)
 
 
 # In the order in which one brings about the next: what comes first is to be mended first.
