@@ -3,7 +3,7 @@
 # make test      set up, then all checks
 # make lab       set up, then JupyterLab
 # make explore   set up, then slots to explore as a page, on this machine alone (PORT=8866)
-# make verify    train the first steps of committed runs again, and compare
+# make verify    train the first steps of committed runs again, and compare; score weights again
 # make faults    break things on purpose, and count what is survived: docs/reliability.md
 # make evidence  perform the runs of docs/protocol.md that are missing: hours
 # make bench     time what matters, beside other people's code; with nothing else running
@@ -53,9 +53,11 @@ site: $(READ)
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs/site -d site/.doctrees . site
 	@echo "site/index.html"
 
-# the first steps of committed runs, trained again here, against their curves
+# the first steps of committed runs, trained again here, against their curves; and the weights that
+# come with the repository, against the scores that their runs recorded
 verify: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m paper_lib.paper.verify --jobs $(JOBS)
+	@$(BIN)/python -m paper_lib.explore.trained
 
 # rotten and hostile files, a full disk, senseless input, kills: docs/reliability.md
 # (KILLS=3 of each kind of work, CASES=1000 of each kind of input)

@@ -54,6 +54,13 @@ def elsewhere(root, tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture
+def committed(monkeypatch):
+    """The parameters of the results that the repository has, to be read and not trained."""
+    monkeypatch.setenv("PAPER_RESULTS", str(runs.ROOT / "results"))
+    return parameters.check("cpu")
+
+
 @pytest.fixture(scope="session")
 def smoke(root):
     """The smoke profile's runs, trained: given (its parameters), dvae, vanilla, IN, complexity."""

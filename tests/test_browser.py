@@ -53,6 +53,27 @@ def is_elsewhere(url):
     )
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def wait_for(url, process):
+    """Wait until a server answers, whatever it says."""
+    for _ in range(240):
+        time.sleep(0.5)
+        assert process.poll() is None, "the server ended"
+        try:
+            urllib.request.urlopen(url, timeout=5)
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            continue
+    raise AssertionError(f"{url} does not answer")
+
+
 def pixels(tab, selector):
     return tab.eval_on_selector(f"{selector} canvas", "canvas => canvas.toDataURL()")
 
@@ -84,8 +105,11 @@ def test_the_static_page_moves(static_page, width):
         assert pixels(tab, ".slots-overlay") != before[0]
         tab.locator(".slots-alone").nth(1).click()
         assert tab.locator(".slots-panel").first.locator(".slots-off").count() == 2
+        swapped = tab.locator("#swap img").nth(2).get_attribute("src")
         tab.locator("#scene").select_option(index=1)
         tab.wait_for_timeout(300)
+        assert tab.locator("#swap img").count() == 12
+        assert tab.locator("#swap img").nth(2).get_attribute("src") != swapped
         assert tab.locator(".slots-panel").count() == 2
         beyond = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert beyond <= 0, "nothing is wider than the page"
@@ -119,9 +143,7 @@ def test_the_pages_fg_ari_is_pythons(static_page):
 @pytest.fixture(scope="module")
 def served(smoke, root):
     """The notebook as a page, as `make explore` serves it, over the smoke runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     notebook = root / "explore_slots.ipynb"
     source = (ROOT / "notebooks/explore_slots.ipynb").read_text()
     notebook.write_text(source.replace('profile = \\"cpu\\"', 'profile = \\"smoke\\"'))
@@ -130,15 +152,7 @@ def served(smoke, root):
     places = {"JUPYTER_PATH": str(ROOT / "paper_lib/explore"), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=os.environ | places, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(120):
-            time.sleep(0.5)
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/static/favicon.ico", timeout=5)
-                break
-            except urllib.error.HTTPError:
-                break  # it answers
-            except OSError:
-                assert process.poll() is None, "voila ended"
+        wait_for(f"http://127.0.0.1:{port}/static/favicon.ico", process)
         yield f"http://127.0.0.1:{port}/"
     finally:
         process.terminate()
@@ -164,7 +178,9 @@ def test_the_served_page_moves_and_regenerates(served):
         shown = 'img[alt^="with the other"]'
         sources = "images => images.map(image => image.src)"
         swapped = tab.eval_on_selector_all(shown, sources)
-        tab.locator("select").filter(has_text="slot 1").first.select_option("slot 2")
+        slot = tab.locator("select").filter(has_text="slot 1").first
+        chosen = slot.evaluate("select => select.selectedIndex")
+        slot.select_option(index=(chosen + 1) % 3)
         tab.get_by_role("button", name="swap and regenerate").click()
         tab.wait_for_function(
             "old => [...document.querySelectorAll('img[alt^=\"with the other\"]')]"

@@ -13,6 +13,7 @@ from PIL import Image
 from paper_lib.explore import page, scenes, trained
 from paper_lib.explore.app import ADJOINTS, SOLVERS, Explorer
 from paper_lib.explore.gradients import fidelity
+from paper_lib.explore.swap import slot_of_largest_object
 from paper_lib.explore.trajectory import applications_of, initial_noise, trajectory
 from paper_lib.explore.views import picture_key, pictures_of
 from paper_lib.fixed_point import Broyden, Implicit, Iteration, Unrolled
@@ -20,13 +21,6 @@ from paper_lib.paper import figures, parameters
 from paper_lib.runs import ROOT, MissingRun, get, run_id
 
 COMMITTED = ("clevr_mirror-implicit", "clevr_mirror-vanilla")
-
-
-@pytest.fixture
-def committed(monkeypatch):
-    """The results that the repository has, to be read."""
-    monkeypatch.setenv("PAPER_RESULTS", str(ROOT / "results"))
-    return parameters.check("cpu")
 
 
 def trained_run(name, given):
@@ -148,6 +142,42 @@ def test_the_first_view_is_complete(explorer):
     assert "cosine" in explorer.gradient.value or "no fixed point" in explorer.gradient.value
 
 
+def test_the_slot_of_the_largest_object():
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:2, :2] = 1
+    mask[4:, 4:] = 3  # the largest
+    attn = np.zeros((16, 4))
+    attn[:, 0] = 1  # a slot has the background,
+    attn[0] = [0, 1, 0, 0]  # one the small object,
+    attn[[10, 11, 14]] = [0, 0, 0, 1]  # one most of the large one,
+    attn[15] = [0, 0, 1, 0]  # and one the rest
+    assert slot_of_largest_object(mask, attn) == 3
+    assert slot_of_largest_object(mask % 3, attn) == 1, "without the large one"
+    assert slot_of_largest_object(0 * mask, attn) == 0
+
+
+def test_the_slots_of_the_largest_objects_are_swapped_first(explorer):
+    def largest():
+        found = []
+        for scene in explorer.swapped.scenes:
+            search = explorer.search(explorer.swapped.model.value, scene.value)
+            _, mask = explorer.image(scene.value)
+            found.append(slot_of_largest_object(mask, search.attn[-1].numpy()))
+        return found
+
+    def chosen():
+        return [slot.value for slot in explorer.swapped.slots]
+
+    assert chosen() == largest()
+    explorer.swapped.scenes[0].value = 5
+    assert chosen() == largest()
+    other = (chosen()[0] + 1) % 3
+    explorer.swapped.slots[0].value = other
+    explorer.swapped.button.click()
+    assert chosen()[0] == other, "what the reader chose stays"
+    assert f"slot {other + 1} (swapped)" in explorer.swapped.result.value
+
+
 def test_what_is_chosen_is_shown(explorer):
     before = explorer.viewer.view
     explorer.scene.value = 2
@@ -199,6 +229,13 @@ def test_the_static_page_stands_alone(smoke):
     for view in views.values():
         for panel in view["panels"]:  # after every step; each slot alone, and all but each
             assert len(panel["pictures"]) == panel["applications"] + 2 * panel["slots"]
+    swaps = re.search(r'<script type="application/json" id="swaps">(.*?)</script>', text, re.S)
+    swaps = json.loads(swaps.group(1).replace("<\\/", "</"))
+    assert list(swaps) == list(views)
+    first, second = swaps.values()
+    assert first["scenes"] == second["scenes"][::-1], "the last scene's next is the first"
+    for pictures in first["methods"].values():
+        assert len(pictures) == 4 and pictures[0] != pictures[2] and pictures[1] != pictures[3]
 
 
 def test_the_stored_page_has_todays_viewer():

@@ -610,8 +610,8 @@ def test_given_seeds_are_those_of_every_run(profile, seeds, expected):
 
 
 def with_seeds():
-    """What notebooks show; but the explorer's models, which are the first seeds."""
-    return [notebook for name, notebook in NOTEBOOKS.items() if name != "explore_slots"]
+    """What notebooks show; but the models to explore, which are the first seeds."""
+    return [notebook for notebook in NOTEBOOKS.values() if notebook is not figures._explored]
 
 
 def own_seeds(profile):

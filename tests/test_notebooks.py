@@ -18,6 +18,7 @@ FIGURES = dict.fromkeys(figures.NOTEBOOKS, [""]) | {
     "fig08_segmentation_masks": ["", "training"],
     "ext01_gradient_fidelity": ["", "when"],
     "data_gallery": ["", "statistics"],
+    "diagnose_slots": ["", "residuals"],
 }
 TABLES = dict.fromkeys(figures.NOTEBOOKS, ["", "claims"]) | {
     "fig02_one_line": [""],
@@ -26,6 +27,7 @@ TABLES = dict.fromkeys(figures.NOTEBOOKS, ["", "claims"]) | {
     "data_gallery": ["properties", "sources"],
     "claims": [""],
     "explore_slots": [],
+    "diagnose_slots": [""],
 }
 # what no reader should see
 GARBAGE = re.compile(r"nan%|inf%|<bound method|<paper_lib|object at 0x|Traceback|\{n\}|Warning\b.*")

@@ -93,7 +93,7 @@ mathjax3_config = {"options": {"enableMenu": False}}
 # A newcomer's: pages under a heading. What docs/ has beyond them comes with the first.
 READING = {
     "Start": ["claims", "walk", "metrics", "data"],
-    "Use": ["Commands and scope <../README>", "To add a solver, a model ... <extending>"],
+    "Use": ["Commands and scope <../README>", "models", "To add a solver, a model ... <extending>"],
     "Evidence": ["protocol", "log"],
 }
 

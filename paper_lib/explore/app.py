@@ -47,7 +47,7 @@ class Explorer:
 
     def __init__(self, given: Parameters, models: dict[str, SLATE] | None = None):
         self.given = given
-        configs = trained.offered(given)
+        configs = trained.slates(given)
         self.models = {name: trained.model_of(get(run, given)) for name, run in configs.items()}
         self.models |= models or {}
         self.data = {config.data.name: config.data for config in configs.values()}
@@ -85,7 +85,7 @@ class Explorer:
 
     def names(self) -> list[str]:
         """Return the models that look at the scene: those of the data set, and the reader's."""
-        configs = trained.offered(self.given)
+        configs = trained.slates(self.given)
         mine = [name for name in self.models if name not in configs]
         of_data = [name for name in configs if configs[name].data.name == self.data_set.value]
         return [
@@ -165,7 +165,7 @@ class Explorer:
         self.gradient.value = "<br>".join(said)
 
     def _colour(self, name: str) -> str:
-        offered = trained.offered(self.given)
+        offered = trained.slates(self.given)
         return styles.colour(offered[name].method if name in offered else name)
 
     def _title(self, name: str) -> str:

@@ -11,12 +11,14 @@ import json
 from pathlib import Path
 from string import Template
 
+import numpy as np
 import pandas as pd
 
-from paper_lib.explore import trained
+from paper_lib.explore import swap, trained
 from paper_lib.explore.scenes import scenes
 from paper_lib.explore.trajectory import Trajectory, applications_of, initial_noise, trajectory
-from paper_lib.explore.views import STATIC, panel, pictures_of, view
+from paper_lib.explore.views import STATIC, image_url, panel, pictures_of, view
+from paper_lib.models import SLATE
 from paper_lib.paper import figures, parameters, results, styles, tables
 from paper_lib.paper.captions import caption
 from paper_lib.paper.parameters import Parameters
@@ -29,7 +31,7 @@ SCENES = 8  # of each data set
 
 def page(given: Parameters, count: int = SCENES) -> str:
     """Return the page as HTML: scenes x models x applications x slots."""
-    views = all_views(given, count)
+    views, swaps = all_views(given, count)
     scored = get_all(figures.flagship(given), given)
     runs = {name: [get(run.config.slate, given) for run in group] for name, group in scored.items()}
     seeds = len(scored["IN"])
@@ -40,34 +42,63 @@ def page(given: Parameters, count: int = SCENES) -> str:
         js=(STATIC / "viewer.js").read_text().replace("</", "<\\/"),
         options="".join(options),
         data=json.dumps(views).replace("</", "<\\/"),
+        swaps=json.dumps(swaps).replace("</", "<\\/"),
         seeds=f"{seeds} seed" + ("s" if seeds > 1 else ""),
         table=_numbers(scored, runs).to_html(index=False, border=0),
         caption=caption(given, *results.configs(runs)),
     )
 
 
-def all_views(given: Parameters, count: int) -> dict[str, dict]:
-    """Return the views of the page by the words in its menu."""
-    configs = trained.offered(given)
-    views = {}
+def all_views(given: Parameters, count: int) -> tuple[dict[str, dict], dict[str, dict]]:
+    """Return the views of the page by the words in its menu, and by the same words what `_swapped`
+    makes of a scene and the one after it."""
+    configs = trained.slates(given)
+    views, swaps = {}, {}
     with bar(count * len(configs), "explore", "scene") as progress:
         for data in dict.fromkeys(config.data for config in configs.values()):
-            images, masks = scenes(data, given)
-            of_data = {name: c for name, c in configs.items() if c.data == data}
-            models = {name: trained.model_of(get(c, given)) for name, c in of_data.items()}
-            for k in range(min(count, len(images))):
+            images, masks = (of_all[:count] for of_all in scenes(data, given))
+            of_data = {c.method: get(c, given) for c in configs.values() if c.data == data}
+            models = {method: trained.model_of(run) for method, run in of_data.items()}
+            found = {method: _searches(model, images) for method, model in models.items()}
+            for k in range(len(images)):
                 panels = []
-                for name, model in models.items():
-                    noise = initial_noise(model, 0, model.config.num_slots, k)
-                    solver = model.slot_attn.slot_attention.solver
-                    found = trajectory(model, images[k], noise, solver, applications_of(model))
-                    variant = of_data[name].method
-                    pictures = pictures_of(model, found, _wanted(found))
-                    title, colour = styles.name(variant), styles.colour(variant)
-                    panels.append(panel(variant, title, colour, found, pictures))
+                for method, model in models.items():
+                    search, title = found[method][k], styles.name(method)
+                    pictures = pictures_of(model, search, _wanted(search))
+                    panels.append(panel(method, title, styles.colour(method), search, pictures))
                     progress.update()
-                views[f"{data.name}, test scene {k + 1}"] = view(images[k], masks[k], panels)
-    return views
+                name = f"{data.name}, test scene {k + 1}"
+                views[name] = view(images[k], masks[k], panels)
+                pair = [k, (k + 1) % len(images)]
+                swaps[name] = _swapped(models, found, images, masks, pair)
+    return views, swaps
+
+
+def _searches(model: SLATE, images: np.ndarray) -> list[Trajectory]:
+    """Return the search for the slots of each image, as the model was trained to search."""
+    solver, applications = model.slot_attn.slot_attention.solver, applications_of(model)
+    slots = model.config.num_slots
+    return [
+        trajectory(model, image, initial_noise(model, 0, slots, k), solver, applications)
+        for k, image in enumerate(images)
+    ]
+
+
+def _swapped(models: dict, found: dict, images, masks, pair: list[int]) -> dict:
+    """Swap between two scenes the slots that hold their largest objects, in every model.
+
+    Returns the scenes, and of each method what comes back from their slots, and after the swap.
+    """
+    swaps = {}
+    for method, model in models.items():
+        searches = [found[method][k] for k in pair]
+        chosen = tuple(
+            swap.slot_of_largest_object(masks[k], search.attn[-1].numpy())
+            for k, search in zip(pair, searches)
+        )
+        pictures = swap.regenerated(model, searches, chosen)
+        swaps[styles.name(method)] = [image_url(picture) for picture in pictures]
+    return {"scenes": [image_url(images[k]) for k in pair], "methods": swaps}
 
 
 def _wanted(found: Trajectory) -> list[tuple[int, list[bool]]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import ipywidgets as w
 import numpy as np
 import torch
 
+from paper_lib.explore.trajectory import Trajectory
 from paper_lib.explore.views import generate, image_url
+from paper_lib.models import SLATE
 from paper_lib.paper.pictures import slot_tiles
 
 
@@ -35,9 +38,9 @@ class Swap:
         self.result = w.HTML()
         self.button.on_click(lambda button: self.show())
         for changing in (self.model, *self.scenes):
-            changing.observe(lambda change: self.show(), "value")
+            changing.observe(lambda change: self.choose(), "value")
         explorer.slots.observe(self._offer_slots, "value")
-        self.show()
+        self.choose()
         row = w.Layout(flex_flow="row wrap", align_items="center")
         self.widget = w.VBox(
             [
@@ -47,31 +50,62 @@ class Swap:
             ]
         )
 
+    def choose(self) -> None:
+        """Choose of each scene the slot that holds its largest object, and show the two swapped."""
+        for scene, slot in zip(self.scenes, self.slots):
+            _, mask = self.explorer.image(scene.value)
+            found = self.explorer.search(self.model.value, scene.value)
+            slot.value = slot_of_largest_object(mask, found.attn[-1].numpy())
+        self.show()
+
     def show(self) -> None:
         """Search in both scenes, regenerate each from its slots, and with one slot swapped."""
         name = self.model.value
         found = [self.explorer.search(name, scene.value) for scene in self.scenes]
-        own = torch.stack([search.slots[-1] for search in found])
-        a, b = (slot.value for slot in self.slots)
-        swapped = own.clone()
-        swapped[0, a], swapped[1, b] = own[1, b], own[0, a]
-        pictures = generate(self.explorer.models[name], torch.cat([own, swapped]))
+        chosen = tuple(slot.value for slot in self.slots)
+        pictures = regenerated(self.explorer.models[name], found, chosen)
         rows = []
         for i, letter in enumerate("AB"):
             image, _ = self.explorer.image(self.scenes[i].value)
             tiles = slot_tiles(image, found[i].attn[-1].numpy())
             shown = {f"scene {letter}": image, "from its slots": pictures[i]}
             shown["with the other's slot"] = pictures[i + 2]
-            given_away = (a, b)[i]
             for k, tile in enumerate(tiles):
-                shown[f"slot {k + 1}" + (" (swapped)" if k == given_away else "")] = tile
+                shown[f"slot {k + 1}" + (" (swapped)" if k == chosen[i] else "")] = tile
             rows.append(_row(shown.items()))
         self.result.value = "".join(rows)
 
     def _offer_slots(self, change) -> None:
         for choice in self.slots:
             choice.options = [(f"slot {k + 1}", k) for k in range(change["new"])]
-        self.show()
+        self.choose()
+
+
+def regenerated(model: SLATE, found: list[Trajectory], chosen: tuple[int, int]) -> np.ndarray:
+    """Regenerate two scenes from the slots that were found, and with a chosen one swapped.
+
+    Returns pictures (4, H, W, 3) uint8: both from their own slots, then both with the other's.
+    """
+    own = torch.stack([search.slots[-1] for search in found])
+    a, b = chosen
+    swapped = own.clone()
+    swapped[0, a], swapped[1, b] = own[1, b], own[0, a]
+    return generate(model, torch.cat([own, swapped]))
+
+
+def slot_of_largest_object(mask: np.ndarray, attn: np.ndarray) -> int:
+    """Return the slot that holds most of the object with most pixels; 0 where there is no object.
+
+    mask (H, W), 0 for the background and k for object k; attn (N, K) on a square grid of N tokens.
+    """
+    pixels = np.bincount(mask.ravel())[1:]
+    if not pixels.any():
+        return 0
+    side = math.isqrt(len(attn))
+    scale = len(mask) // side
+    of_object = mask == 1 + pixels.argmax()
+    share = of_object.reshape(side, scale, side, scale).mean((1, 3)).ravel()  # of every token
+    return int((share @ attn).argmax())
 
 
 def _row(shown: Iterable[tuple[str, np.ndarray]]) -> str:

@@ -103,7 +103,7 @@ def measure(
         trained = kept.shape[1]
         for scene in range(len(inputs)):
             for slots in (trained, 2 * trained):
-                step = _step(attention, inputs[scene : scene + 1], starts)
+                step = refinement(attention, inputs[scene : scene + 1], starts)
                 z = initial_slots(kept, starts, slots, seed=scene)
                 at = {"seed": run.config.seed, "scene": scene, "slots": slots / trained}
                 done = 0
@@ -117,7 +117,7 @@ def measure(
                     of_iterations.append({**at, **row})
                 with torch.no_grad():
                     result = Iteration(max_steps - done, CONVERGED).solve(step, z)
-                of_scenes.append({**at, **_fixed_points(result.value, result.converged)})
+                of_scenes.append({**at, **fixed_points(result.value, result.converged)})
     keys = ["seed", "scene", "slots"]
     scenes = pd.DataFrame(of_scenes, columns=[*keys, *_FOUND])
     agreement = [*keys, "iterations", "agreement", "residual"]
@@ -127,8 +127,12 @@ def measure(
 _FOUND = ("converge", "fixed points", "largest basin", "collapsed", "nearest slots")
 
 
-def _fixed_points(slots: Tensor, converged: Tensor) -> dict[str, float]:
-    """Say what fixed points (M, K, D) there are, of which (M,) have converged."""
+def fixed_points(slots: Tensor, converged: Tensor) -> dict[str, float]:
+    """Say what fixed points there are among slots (M, K, D), of which (M,) have converged.
+
+    Returns what `measure` has in a row of its table of scenes; the share that "converge" alone
+    where none does.
+    """
     found = slots[converged].numpy()
     share = converged.double().mean().item()
     if not len(found):
@@ -149,7 +153,7 @@ def _mean_off_diagonal(matrix: np.ndarray) -> float:
     return float(matrix[~np.eye(len(matrix), dtype=bool)].mean())
 
 
-def _step(attention, inputs: Tensor, batch: int):
+def refinement(attention, inputs: Tensor, batch: int):
     """Return the map (batch, K, D) -> (batch, K, D) of one scene (1, N, D)."""
     with torch.no_grad():
         cell = attention.cell(inputs.expand(batch, -1, -1))

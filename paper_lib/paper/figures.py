@@ -339,10 +339,17 @@ NOTEBOOKS = {
     "ext05_fixed_points": trained_cells,
     "data_gallery": _none,
     "explore_slots": _explored,
+    "diagnose_slots": _explored,
     "claims": _all_that_is_judged,
 }
 # They show, or ask questions of our own: no claim of the paper's is judged by them.
-UNJUDGED = ("data_gallery", "explore_slots", "ext01_gradient_fidelity", "ext05_fixed_points")
+UNJUDGED = (
+    "data_gallery",
+    "explore_slots",
+    "diagnose_slots",
+    "ext01_gradient_fidelity",
+    "ext05_fixed_points",
+)
 
 
 def runs_of(notebook: str, given: Parameters) -> list:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +15,7 @@ from paper_lib.runs.identity import described, identity, run_id
 from paper_lib.runs.provenance import provenance
 from paper_lib.runs.store import MissingRun, RunResult, folder_of
 from paper_lib.system.files import as_json, write_json
+from paper_lib.system.threads import one_thread
 from paper_lib.training import parallel
 
 
@@ -124,7 +124,7 @@ def _perform(config: RunConfig, job: Job) -> None:
         **described(config),
     }
     parallel.of_first(lambda: write_json(job.folder / "config.json", description))
-    with torch.random.fork_rng(range(torch.cuda.device_count())), _one_thread(job.device):
+    with torch.random.fork_rng(range(torch.cuda.device_count())), _threads(job.device):
         # noted at the start: this is the code that runs, whatever is edited meanwhile
         source = provenance(config, job.device)
         summary = config.perform(job) | source
@@ -148,20 +148,13 @@ def _locked(folder: Path):
     return FileLock(folder.parent / f".{folder.name}.lock")
 
 
-@contextmanager
-def _one_thread(device: str) -> Iterator[None]:
+def _threads(device: str):
     """Have a run on a CPU use one thread, whatever the machine.
 
     So it takes the same sums in the same order, and as many runs go side by side as there are
     cores.
     """
-    before = torch.get_num_threads()
-    if torch.device(device).type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return one_thread() if torch.device(device).type == "cpu" else nullcontext()
 
 
 def _remedy(folder: Path, profile: str) -> str:

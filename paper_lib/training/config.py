@@ -45,14 +45,16 @@ class DataConfig:
             if type(value) is not int or value < 1:
                 raise ValueError(f"data.{name} must be a whole number from 1, not {value!r}")
 
-    def load(self, split: str) -> data.Dataset:
-        """Return one split, after making what is missing of it."""
+    def load(self, split: str, max_items: int | None = None) -> data.Dataset:
+        """Return one split, or its first `max_items` pictures, after making what is missing."""
         named = dict(vars(self))
         named["num_crops"] = self.num_scenes  # photographs are cropped, not rendered
         named |= data.DATASETS[self.name].defaults  # CLEVR has no mirror, whatever `mirror` says
         takes = data.settings(self.name, self.door)
         settings = {name: value for name, value in named.items() if name in takes}
-        return data.load(self.name, split, self.size, door=self.door, **settings)
+        return data.load(
+            self.name, split, self.size, door=self.door, max_items=max_items, **settings
+        )
 
     @property
     def version(self) -> str:
