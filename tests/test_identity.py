@@ -169,6 +169,7 @@ OTHER_VALUES = {
     "arithmetic": 1,
     "name": "shapestacks",
     "init": "authors",
+    "initial": "learned",
     "dropout": 0.2,
     "training_step": SLATEConfig(),
     "crowded": DataConfig(),
@@ -481,6 +482,7 @@ def test_defaults_that_run_ids_rest_on():
         "variant": "IN",
         "solver": None,
         "adjoint": None,
+        "initial": "drawn",
     }
     assert values(SLATERunConfig()) == {
         "model": SLATERunConfig().model,

@@ -18,9 +18,9 @@ from paper_lib.training.checkpoint import REMEDY, load_tensors
 def slot_noise(encoder: SlotEncoder, batch: int, seed: int, num_slots: int | None = None) -> Tensor:
     """Draw standard normal noise (B, K, D), the same on every device; K is the encoder's unless
     given."""
-    shape = batch, num_slots or encoder.num_slots, encoder.slot_mu.shape[-1]
+    shape = batch, num_slots or encoder.num_slots, encoder.slot_size
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return noise.to(encoder.slot_mu.device)
+    return noise.to(next(encoder.parameters()).device)
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def at_test_time(
     settings: dict[str, dict] = {"": {}}
     for k in num_slots:
         settings[f"_slots_{k}"] = {"num_slots": k}
-    solver = encoder.slot_attention.solver
+    solver = encoder.solver
     if is_dataclass(solver) and "max_steps" in [f.name for f in fields(solver)]:
         for n in num_iterations:
             settings[f"_iterations_{n}"] = {"solver": replace(solver, max_steps=n)}
