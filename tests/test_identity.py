@@ -170,6 +170,7 @@ OTHER_VALUES = {
     "name": "shapestacks",
     "init": "authors",
     "initial": "learned",
+    "attention": "mesh",
     "dropout": 0.2,
     "training_step": SLATEConfig(),
     "crowded": DataConfig(),
@@ -483,6 +484,7 @@ def test_defaults_that_run_ids_rest_on():
         "solver": None,
         "adjoint": None,
         "initial": "drawn",
+        "attention": "softmax",
     }
     assert values(SLATERunConfig()) == {
         "model": SLATERunConfig().model,

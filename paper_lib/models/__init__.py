@@ -4,6 +4,7 @@ In the order of reading:
 
     variants.py        Table 2: the solver and the adjoint that a model's config asks for
     slot_attention.py  the cell, and its fixed point
+    transport.py       other cells, in which slots compete by optimal transport
     slot_encoder.py    initial slots and inputs around it, which all three models share
     slate.py           SLATE, on top of dvae.py (images to tokens and back) and transformer.py
                        (tokens from slots)
@@ -23,6 +24,7 @@ from paper_lib.models.set_prediction import SetPredictionConfig, SetPredictionOu
 from paper_lib.models.slate import SLATE, SLATEConfig, SLATEOutput
 from paper_lib.models.slot_attention import SlotAttention
 from paper_lib.models.slot_encoder import SlotEncoder, SlotOutput
+from paper_lib.models.transport import TransportSlotAttention
 from paper_lib.models.variants import VARIANTS, pair_name, solver_and_adjoint, variant
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "SlotAttentionAutoEncoder",
     "SlotEncoder",
     "SlotOutput",
+    "TransportSlotAttention",
     "pair_name",
     "solver_and_adjoint",
     "variant",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from paper_lib.fixed_point import Adjoint, Solution, Solver
 from paper_lib.models.layers import linear
-from paper_lib.models.slot_attention import SlotAttention
+from paper_lib.models.transport import slot_attention
 
 
 @dataclass
@@ -34,6 +34,7 @@ class SlotEncoder(nn.Module):
     solver, adjoint, num_heads               as `SlotAttention`
     initial                                  "drawn" from one learned distribution, or "learned":
                                              a vector (slot_size,) for each slot, as in BO-QSA
+    attention                                "softmax", or another of `transport.ATTENTIONS`
 
     What the adjoint sends to the initial slots is all that they learn from. `Unrolled` and
     `StraightThrough` send something; `Neumann` and `Implicit` send nothing, as a fixed point does
@@ -58,6 +59,7 @@ class SlotEncoder(nn.Module):
         adjoint: Adjoint,
         num_heads: int = 1,
         initial: str = "drawn",
+        attention: str = "softmax",
     ):
         super().__init__()
         check_initial(initial)
@@ -78,8 +80,8 @@ class SlotEncoder(nn.Module):
             self.slot_log_sigma = nn.Parameter(torch.empty(1, 1, slot_size))
             nn.init.xavier_uniform_(self.slot_mu)
             nn.init.xavier_uniform_(self.slot_log_sigma)
-        self.slot_attention = SlotAttention(
-            input_size, slot_size, mlp_hidden_size, solver, adjoint, num_heads
+        self.slot_attention = slot_attention(
+            attention, input_size, slot_size, mlp_hidden_size, solver, adjoint, num_heads
         )
 
     def forward(

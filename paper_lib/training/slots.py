@@ -11,6 +11,7 @@ from torch import Tensor
 from paper_lib.fixed_point import Iteration, spectral_norm
 from paper_lib.models import SlotAttention
 from paper_lib.models.slot_encoder import SlotEncoder
+from paper_lib.models.transport import slot_attention
 from paper_lib.system.reading import reading
 from paper_lib.training.checkpoint import REMEDY, load_tensors
 
@@ -74,13 +75,15 @@ def load_cell(
     tensors = {name: value.to(dtype) for name, value in load_tensors(path)[0].items()}
     with reading(path, REMEDY):
         inputs, slots = tensors.pop("inputs"), tensors.pop("slots")
-    attention = SlotAttention(
+    # Locatello et al.'s models have one head, and one attention
+    attention = slot_attention(
+        getattr(model, "attention", "softmax"),
         inputs.shape[-1],
         model.slot_size,
         model.mlp_hidden_size,
         solver,
         adjoint,
-        getattr(model, "num_slot_heads", 1),  # Locatello et al.'s models have one
+        getattr(model, "num_slot_heads", 1),
     )
     weights = {name.removeprefix("weights/"): value for name, value in tensors.items()}
     with reading(path, REMEDY):
