@@ -10,6 +10,7 @@ In the order of reading:
                        (tokens from slots)
     autoencoder.py     object discovery of Locatello et al. (2020), on top of conv_encoder.py
     set_prediction.py  set prediction of Locatello et al. (2020), on top of conv_encoder.py
+    idspn.py           set prediction of Zhang et al. (2022): another map whose fixed point is found
     layers.py          torch's layers with the authors' initialisation
     fast/              what makes all of this fast on a CPU. The models are complete without it
 """
@@ -20,6 +21,7 @@ from paper_lib.models.autoencoder import (
     SlotAttentionAutoEncoder,
 )
 from paper_lib.models.dvae import DVAE
+from paper_lib.models.idspn import IDSPN, IDSPNConfig
 from paper_lib.models.set_prediction import SetPredictionConfig, SetPredictionOutput, SetPredictor
 from paper_lib.models.slate import SLATE, SLATEConfig, SLATEOutput
 from paper_lib.models.slot_attention import SlotAttention
@@ -29,10 +31,12 @@ from paper_lib.models.variants import VARIANTS, pair_name, solver_and_adjoint, v
 
 __all__ = [
     "DVAE",
+    "IDSPN",
     "SLATE",
     "VARIANTS",
     "AutoencoderConfig",
     "AutoencoderOutput",
+    "IDSPNConfig",
     "SLATEConfig",
     "SLATEOutput",
     "SetPredictionConfig",

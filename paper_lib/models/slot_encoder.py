@@ -14,15 +14,15 @@ from paper_lib.models.transport import slot_attention
 
 @dataclass
 class SlotOutput:
-    """What slot attention found.
+    """What slot attention found, or another search for slots, which need have no attention.
 
     slots      (B, K, D)
-    attn       (B, N, K), masks that sum to one over the slots
+    attn       (B, N, K), masks that sum to one over the slots; or None
     solution   how the search for the fixed point went
     """
 
     slots: Tensor
-    attn: Tensor
+    attn: Tensor | None
     solution: Solution
 
 
