@@ -169,6 +169,9 @@ OTHER_VALUES = {
     "arithmetic": 1,
     "name": "shapestacks",
     "init": "authors",
+    "initial": "learned",
+    "attention": "mesh",
+    "momentum": 0.5,
     "dropout": 0.2,
     "training_step": SLATEConfig(),
     "crowded": DataConfig(),
@@ -186,7 +189,7 @@ def other_value(name, value):
     if isinstance(value, int | float):
         return value * 2 + 6
     if isinstance(value, tuple):
-        return value[1:]
+        return value[1:] if value else (9,)
     assert value is None, name
     return 9
 
@@ -203,7 +206,9 @@ def other_values(config, path=""):
     return changes
 
 
-@pytest.mark.parametrize("name", ["dvae", "IN", "complexity", "autoencoder", "set prediction"])
+@pytest.mark.parametrize(
+    "name", ["dvae", "IN", "complexity", "autoencoder", "set prediction", "iDSPN"]
+)
 def test_every_field_is_part_of_the_identity(name):
     config = {
         "dvae": profiles.slate(SMOKE, "IN", 0).dvae,
@@ -211,6 +216,7 @@ def test_every_field_is_part_of_the_identity(name):
         "complexity": profiles.complexity(SMOKE),
         "autoencoder": locatello.autoencoder(SMOKE, "IN", 0),
         "set prediction": locatello.set_prediction(SMOKE, "IN", 0),
+        "iDSPN": locatello.idspn(SMOKE, "IN", 0),
     }[name]
     ids = {"as it is": runs.run_id(config)}
     for path, value in other_values(config).items():
@@ -481,6 +487,8 @@ def test_defaults_that_run_ids_rest_on():
         "variant": "IN",
         "solver": None,
         "adjoint": None,
+        "initial": "drawn",
+        "attention": "softmax",
     }
     assert values(SLATERunConfig()) == {
         "model": SLATERunConfig().model,

@@ -52,14 +52,13 @@ class SetPredictionConfig:
 class SetPredictionOutput:
     """What the set predictor makes of images.
 
-    predictions             (B, K, 19), all in (0, 1); the last is the confidence that there is an
-                            object
-    slots, attn, solution   as `SlotOutput`
+    predictions             (B, K, 19), the last of them the confidence that there is an object
+    slots, attn, solution   as `SlotOutput`; attn is None for a model without attention
     """
 
     predictions: Tensor
     slots: Tensor
-    attn: Tensor
+    attn: Tensor | None
     solution: Solution
 
 
@@ -87,7 +86,7 @@ class SetPredictor(nn.Module):
     def forward(
         self, image: Tensor, slot_noise: Tensor | None = None, solver: Solver | None = None
     ) -> SetPredictionOutput:
-        """image (B, 3, H, W) in [0, 1] -> predictions, with as many slots as the noise has.
+        """image (B, 3, H, W) in [0, 1] -> predictions in (0, 1), as many as the noise has slots.
 
         slot_noise   (B, K, D) standard normal, drawn if not given
         solver       another one than the config's, as at test time

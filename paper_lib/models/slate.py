@@ -13,8 +13,9 @@ from paper_lib.fixed_point import Adjoint, Solver
 from paper_lib.models.dvae import DVAE, gumbel_softmax, sample_categorical
 from paper_lib.models.layers import linear
 from paper_lib.models.sizes import check_sizes
-from paper_lib.models.slot_encoder import SlotEncoder, SlotOutput
+from paper_lib.models.slot_encoder import SlotEncoder, SlotOutput, check_initial
 from paper_lib.models.transformer import LearnedPositionalEncoding, TransformerDecoder
+from paper_lib.models.transport import check_attention
 from paper_lib.models.variants import solver_and_adjoint
 
 
@@ -25,6 +26,8 @@ class SLATEConfig:
     variant           a row of Table 2, a name in `VARIANTS`
     num_iterations    the variant's number of iterations
     solver, adjoint   replace the variant's: objects of `paper_lib.fixed_point`
+    initial           initial slots: "drawn", or "learned" as in `SlotEncoder`
+    attention         how slots compete: "softmax", or by optimal transport, "sinkhorn" or "mesh"
     """
 
     image_size: int = 64
@@ -41,9 +44,13 @@ class SLATEConfig:
     variant: str = "IN"
     solver: Solver | None = None
     adjoint: Adjoint | None = None
+    initial: str = "drawn"
+    attention: str = "softmax"
 
     def __post_init__(self):
         check_sizes(self)
+        check_initial(self.initial)
+        check_attention(self.attention, self.num_slot_heads)
         solver_and_adjoint(self)  # refuses a pair that makes no sense
 
 
@@ -89,6 +96,8 @@ class SLATE(nn.Module):
             solver,
             adjoint,
             c.num_slot_heads,
+            c.initial,
+            c.attention,
         )
         self.dictionary = TokenEmbedding(c.vocab_size, c.d_model)
         self.slot_proj = linear(c.slot_size, c.d_model, bias=False)

@@ -57,6 +57,8 @@ def ours(given: Parameters) -> dict[str, list[RunConfig]]:
         "ext02": extensions.estimators(given),
         "ext03": extensions.announcers(given),
         "ext04": extensions.when_it_matters(given),
+        "ext06": extensions.learned_queries(given),
+        "ext07": extensions.other_cells(given) | extensions.set_predictors(given),
     }
     return {name: [run for runs in groups.values() for run in runs] for name, groups in of.items()}
 

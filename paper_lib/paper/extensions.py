@@ -1,6 +1,6 @@
 """Which runs the notebooks beyond the paper train, as data: a function a question.
 
-They are at the scale of the sweeps, and share runs with these. As in `figures`, a group is a dict
+SLATEs are at the scale of the sweeps, and share runs with these. As in `figures`, a group is a dict
 from what is compared to the configs of its runs, one a seed.
 """
 
@@ -15,8 +15,10 @@ from paper_lib.fixed_point import (
     StraightThrough,
     Truncated,
 )
+from paper_lib.paper.locatello import idspn, set_prediction
 from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import SHORT_SEEDS, slate
+from paper_lib.training.set_prediction import SetPredictionRunConfig
 from paper_lib.training.slate import SLATERunConfig
 
 METHODS = ("vanilla", "IN")
@@ -103,3 +105,62 @@ def when_it_matters(given: Parameters) -> dict[tuple[str, str], list[SLATERunCon
         for method, runs in pair(given, **changes).items():
             groups[name, method] = runs
     return groups
+
+
+# ---- other initial slots, other cells ----
+
+# A gradient is a row of Table 2, or an adjoint in the place of implicit's.
+GRADIENTS = {
+    "vanilla": ("vanilla", {}),
+    "IN": ("IN", {}),
+    "straight-through": ("IN", {"model__adjoint": StraightThrough()}),
+}
+INITIALS = ("drawn", "learned")
+CELLS = ("softmax", "sinkhorn", "mesh")
+
+
+def learned_queries(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
+    """Return SLATEs whose initial slots are drawn or learned: (initial, gradient) -> runs."""
+    groups = {}
+    for initial in INITIALS:
+        for gradient in GRADIENTS:
+            groups[initial, gradient] = _trained(given, gradient, model__initial=initial)
+    return groups
+
+
+def other_cells(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
+    """Return SLATEs whose slots compete in one way or another: (cell, gradient) -> runs.
+
+    Those with softmax are `learned_queries`' with drawn slots.
+    """
+    groups = {}
+    for cell in CELLS:
+        for method in METHODS:
+            groups[cell, method] = _trained(given, method, model__attention=cell)
+    return groups
+
+
+def set_predictors(given: Parameters) -> dict[tuple[str, str], list[SetPredictionRunConfig]]:
+    """Return both set predictors on Fig. 7's task: ("slots" or "iDSPN", gradient) -> runs.
+
+    Those with slots are Fig. 7's with three iterations, of the seeds that it has.
+    """
+    groups = {}
+    for method in METHODS:
+        groups["slots", method] = [
+            set_prediction(given, method, seed, model__num_iterations=3)
+            for seed in given.swept_seeds
+        ]
+    for method in METHODS:
+        groups["iDSPN", method] = [idspn(given, method, seed) for seed in given.seeds]
+    return groups
+
+
+def cells_and_predictors(given: Parameters) -> dict[str, dict]:
+    """Return what the notebook of other cells shows: "SLATE", "set prediction" -> groups."""
+    return {"SLATE": other_cells(given), "set prediction": set_predictors(given)}
+
+
+def _trained(given: Parameters, gradient: str, **changes) -> list[SLATERunConfig]:
+    variant, own = GRADIENTS[gradient]
+    return [slate(given, variant, seed, scale=SCALE, **own, **changes) for seed in seeds_of(given)]

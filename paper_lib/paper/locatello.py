@@ -1,13 +1,15 @@
-"""How large the runs of Locatello et al.'s two models are, on CLEVR without a mirror."""
+"""How large the runs of Locatello et al.'s two models are, on CLEVR without a mirror; and those of
+Zhang et al.'s iDSPN, on the same scenes as their set predictor."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from paper_lib.models import AutoencoderConfig, SetPredictionConfig
+from paper_lib.models import AutoencoderConfig, IDSPNConfig, SetPredictionConfig
 from paper_lib.paper.profiles import PROFILES, changed
 from paper_lib.training.autoencoder import AutoencoderRunConfig
-from paper_lib.training.config import DataConfig, TrainingConfig
+from paper_lib.training.config import ARITHMETIC, DataConfig, TrainingConfig
+from paper_lib.training.idspn import IDSPNRunConfig
 from paper_lib.training.set_prediction import SetPredictionRunConfig
 
 # What each profile is, as captions say it.
@@ -201,6 +203,55 @@ _SET_PREDICTION = {
 _SET_PREDICTION["gpu"] = _SET_PREDICTION["cpu"]
 
 
+# On the slot predictor's scenes, for as many steps of as many images; the learning rate is theirs.
+_SMALL_IDSPN = IDSPNConfig(
+    image_size=32,
+    channels=32,
+    strides=(1, 2, 2, 1),
+    hidden_size=128,
+    code_size=128,
+    num_slots=5,
+    num_iterations=20,
+)
+_IDSPN = {
+    "smoke": IDSPNRunConfig(
+        model=IDSPNConfig(
+            image_size=16,
+            channels=8,
+            strides=(1, 2),
+            hidden_size=16,
+            code_size=12,
+            num_slots=3,
+            num_iterations=4,
+        ),
+        data=_CLEVR["smoke"],
+        training=replace(_SET_PREDICTION["smoke"].training, lr=1e-3),
+        eval_images=8,
+        jacobian_images=2,
+        test_images=8,
+        sample_images=4,
+        test_iterations=(2, 8),
+    ),
+    "quick": IDSPNRunConfig(
+        model=_SMALL_IDSPN,
+        data=_CLEVR["quick"],
+        training=replace(_SET_PREDICTION["quick"].training, lr=1e-3),
+        eval_images=128,
+        jacobian_images=16,
+        test_images=128,
+        test_iterations=(10, 40),
+    ),
+    "cpu": IDSPNRunConfig(
+        model=_SMALL_IDSPN,
+        data=_CLEVR["cpu"],
+        training=replace(_SET_PREDICTION["cpu"].training, lr=1e-3, arithmetic=ARITHMETIC),
+        test_iterations=(10, 40),
+    ),
+    "paper": IDSPNRunConfig(data=_CLEVR["paper"]),
+}
+_IDSPN["gpu"] = _IDSPN["cpu"]
+
+
 def autoencoder(given, variant: str, seed: int, **changes) -> AutoencoderRunConfig:
     """Return Locatello et al.'s autoencoder; `changes` as in `slate`."""
     config = changed(_AUTOENCODER[given.profile], given, variant, seed, changes)
@@ -210,3 +261,8 @@ def autoencoder(given, variant: str, seed: int, **changes) -> AutoencoderRunConf
 def set_prediction(given, variant: str, seed: int, **changes) -> SetPredictionRunConfig:
     """Return Locatello et al.'s set predictor; `changes` as in `slate`."""
     return changed(_SET_PREDICTION[given.profile], given, variant, seed, changes)
+
+
+def idspn(given, variant: str, seed: int, **changes) -> IDSPNRunConfig:
+    """Return Zhang et al.'s iDSPN, on the set predictor's task; `changes` as in `slate`."""
+    return changed(_IDSPN[given.profile], given, variant, seed, changes)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from paper_lib.fixed_point import Iteration
 from paper_lib.metrics import average_precision, hungarian_huber_loss, matched_attributes
-from paper_lib.models import SetPredictionConfig, SetPredictor
+from paper_lib.models import SetPredictionConfig, SetPredictor, SlotEncoder
 from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.run import Job, TrainingRun
 from paper_lib.training.slots import at_test_time, kept_cell, measure_cell, slot_noise
@@ -83,11 +83,11 @@ class SetPredictionTask(Task):
     def __init__(self, config: SetPredictionRunConfig, train, validation, test):
         _check(config, train)
         self.config = config
-        self.model = SetPredictor(config.model)
+        self.model = self.build()
         parameters = list(self.model.parameters())
         lr = config.training.lr
         self.groups = [{"params": parameters, "lr": lr, "warmup": True, "log": "lr"}]
-        self.watched = {"slot_attention": list(self.model.slot_attn.slot_attention.parameters())}
+        self.watched = self.watch()
         self.images, self.properties = train.images, train.properties
         slots = config.model.num_slots
         self.validation = to_float(validation.images[: config.eval_images])
@@ -95,6 +95,19 @@ class SetPredictionTask(Task):
         self.test = to_float(test.images[: config.test_images])
         self.test_properties = np.array(test.properties[: config.test_images])
         self.average = average_object(train.properties, slots)
+
+    def build(self) -> nn.Module:
+        """Return the model, which takes images, noise and a solver to a `SetPredictionOutput`."""
+        return SetPredictor(self.config.model)
+
+    @property
+    def refiner(self) -> SlotEncoder | nn.Module:
+        """The part of the model that searches a fixed point."""
+        return self.model.slot_attn
+
+    def watch(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters whose gradient norms are logged: those of the map that iterates."""
+        return {"slot_attention": list(self.refiner.slot_attention.parameters())}
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return images (B, 3, H, W) in [0, 1] and targets (B, K, 19)."""
@@ -118,13 +131,13 @@ class SetPredictionTask(Task):
         found = scores(self._predict(self.validation), true)
         average = scores(self.average.expand_as(true), true)
         image = self.validation[: c.jacobian_images].to(self.device)
-        noise = slot_noise(self.model.slot_attn, len(image), seed=0)
+        noise = slot_noise(self.refiner, len(image), seed=0)
         embedded = self.model.encoder(image)
         return {
             "val_loss": found.pop("loss"),
             **found,
             **{f"average_object_{name}": value for name, value in average.items()},
-            **measure_cell(self.model.slot_attn, embedded, noise, c.residual_steps),
+            **measure_cell(self.refiner, embedded, noise, c.residual_steps),
         }
 
     @torch.no_grad()
@@ -136,7 +149,7 @@ class SetPredictionTask(Task):
         average object is (test_average_object_ap_inf ...).
         """
         c = self.config
-        settings = at_test_time(self.model.slot_attn, c.test_slots, c.test_iterations)
+        settings = at_test_time(self.refiner, c.test_slots, c.test_iterations)
         final = {"test_images": len(self.test)}
         for suffix, setting in settings.items():
             prediction = self._predict(self.test, **setting)
@@ -157,22 +170,24 @@ class SetPredictionTask(Task):
     @torch.no_grad()
     def samples(self) -> dict[str, np.ndarray]:
         """Return test images, uint8 (n, H, W, 3); predictions and targets (n, K, 19); and masks,
-        float16 (n, N, K), as attn."""
+        float16 (n, N, K), as attn, where the model has any."""
         image = self.test[: self.config.sample_images]
-        noise = slot_noise(self.model.slot_attn, len(image), seed=0)
+        noise = slot_noise(self.refiner, len(image), seed=0)
         out = self.model(image.to(self.device), noise)
         properties = self.test_properties[: len(image)]
-        return {
+        kept = {
             "image": to_uint8(image),
             "predictions": out.predictions.cpu().numpy(),
             "targets": targets(properties, self.config.model.num_slots).numpy(),
-            "attn": out.attn.cpu().numpy().astype(np.float16),
         }
+        if out.attn is not None:
+            kept["attn"] = out.attn.cpu().numpy().astype(np.float16)
+        return kept
 
     @torch.no_grad()
     def cell(self) -> dict[str, Tensor]:
         image = self.test[:4].to(self.device)
-        return kept_cell(self.model.slot_attn, self.model.encoder(image))
+        return kept_cell(self.refiner, self.model.encoder(image))
 
     def _predict(
         self, images: Tensor, num_slots: int | None = None, solver: Iteration | None = None
@@ -180,7 +195,7 @@ class SetPredictionTask(Task):
         """Predict the objects of images (B, 3, H, W): (B, K, 19), on the CPU."""
         parts = []
         for k, image in enumerate(images.split(64)):
-            noise = slot_noise(self.model.slot_attn, len(image), seed=k, num_slots=num_slots)
+            noise = slot_noise(self.refiner, len(image), seed=k, num_slots=num_slots)
             out = self.model(image.to(self.device), noise, solver)
             parts.append(out.predictions.cpu())
         return torch.cat(parts)

@@ -11,6 +11,7 @@ from torch import Tensor
 from paper_lib.fixed_point import Iteration, spectral_norm
 from paper_lib.models import SlotAttention
 from paper_lib.models.slot_encoder import SlotEncoder
+from paper_lib.models.transport import slot_attention
 from paper_lib.system.reading import reading
 from paper_lib.training.checkpoint import REMEDY, load_tensors
 
@@ -18,9 +19,9 @@ from paper_lib.training.checkpoint import REMEDY, load_tensors
 def slot_noise(encoder: SlotEncoder, batch: int, seed: int, num_slots: int | None = None) -> Tensor:
     """Draw standard normal noise (B, K, D), the same on every device; K is the encoder's unless
     given."""
-    shape = batch, num_slots or encoder.num_slots, encoder.slot_mu.shape[-1]
+    shape = batch, num_slots or encoder.num_slots, encoder.slot_size
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return noise.to(encoder.slot_mu.device)
+    return noise.to(next(encoder.parameters()).device)
 
 
 @torch.no_grad()
@@ -74,13 +75,15 @@ def load_cell(
     tensors = {name: value.to(dtype) for name, value in load_tensors(path)[0].items()}
     with reading(path, REMEDY):
         inputs, slots = tensors.pop("inputs"), tensors.pop("slots")
-    attention = SlotAttention(
+    # Locatello et al.'s models have one head, and one attention
+    attention = slot_attention(
+        getattr(model, "attention", "softmax"),
         inputs.shape[-1],
         model.slot_size,
         model.mlp_hidden_size,
         solver,
         adjoint,
-        getattr(model, "num_slot_heads", 1),  # Locatello et al.'s models have one
+        getattr(model, "num_slot_heads", 1),
     )
     weights = {name.removeprefix("weights/"): value for name, value in tensors.items()}
     with reading(path, REMEDY):
@@ -99,7 +102,7 @@ def at_test_time(
     settings: dict[str, dict] = {"": {}}
     for k in num_slots:
         settings[f"_slots_{k}"] = {"num_slots": k}
-    solver = encoder.slot_attention.solver
+    solver = encoder.solver
     if is_dataclass(solver) and "max_steps" in [f.name for f in fields(solver)]:
         for n in num_iterations:
             settings[f"_iterations_{n}"] = {"solver": replace(solver, max_steps=n)}

@@ -19,13 +19,18 @@ from hypothesis import strategies as st
 
 from paper_lib import data, runs
 from paper_lib.data import __main__ as data_command
-from paper_lib.models import SLATE, SetPredictor, SlotAttentionAutoEncoder
+from paper_lib.models import IDSPN, SLATE, SetPredictor, SlotAttentionAutoEncoder
 from paper_lib.paper import batch, evidence, figures, parameters, profiles, verify
 from paper_lib.runs import __main__ as runs_command
 
 SMOKE = parameters.check("smoke")
 COMPLETE = profiles.slate(SMOKE, "IN", 0)
-MODELS = {"slate": SLATE, "autoencoder": SlotAttentionAutoEncoder, "set_prediction": SetPredictor}
+MODELS = {
+    "slate": SLATE,
+    "autoencoder": SlotAttentionAutoEncoder,
+    "set_prediction": SetPredictor,
+    "idspn": IDSPN,
+}
 
 
 def paths(config, prefix: str = "") -> list[str]:
