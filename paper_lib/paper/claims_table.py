@@ -78,7 +78,7 @@ def readme_part(stored: pd.DataFrame) -> str:
         if row["95% interval"].startswith("["):
             ours += f" {row['95% interval']}"
         where = f"[`{row['shown in']}`](notebooks/{row['shown in']}.ipynb)"
-        size = row["runs"].split(",")[0]
+        of = row["runs"]
         share = row["share of the paper's effect"]
         cells = [
             row[""],
@@ -89,7 +89,7 @@ def readme_part(stored: pd.DataFrame) -> str:
             row["the paper's"] + (share and f" ({share})"),
             row["seeds"],
             verdict_in_words(row),
-            f"{where}{f', {size}' if size else ''}",
+            f"{where}{f', {of}' if of else ''}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -39,7 +39,11 @@ ALL_VARIANTS = (*PAPERS_VARIANTS, "AA", "AN")  # and ours
 # Which scale of a profile that has several (see profiles.py) the figures show; None: its own.
 PAIR_SCALE = None  # Figures 1, 2, 3a, 4, 9, 10, Table 3, Sec. 5.3; else "flagship"
 SOLVERS_SCALE = None  # Fig. 3b and Table 2; else "sweep"
-SWEEP_SCALE = None  # Figures 5, 6, 12, 13; else "short"
+SWEEP_SCALE = "short"  # Figures 5, 6, 12, 13; or None
+
+
+# The numbers of iterations in Fig. 6b, where they are fewer than the paper profile's.
+ITERATIONS = {"smoke": (1, 7), "quick": (1, 7), "cpu": (1, 7, 15)}
 
 
 def pair(given: Parameters, scale: str | None) -> dict[str, list[SLATERunConfig]]:
@@ -180,7 +184,7 @@ def iterations(given: Parameters) -> dict[tuple[str, int], list[SLATERunConfig]]
     Those that other figures show as well are as long as these need them.
     """
     usual = swept_pair(given)
-    counts = (1, 7) if given.profile in ("smoke", "quick") else (1, 3, 5, 7, 11, 15)
+    counts = ITERATIONS.get(given.profile, (1, 3, 5, 7, 11, 15))
     groups = {}
     for method in METHODS:
         for n in counts:
