@@ -54,7 +54,7 @@ GOLDEN = {
         "dvae": "dvae-seed0-60d74f1906",
         "vanilla": "slate-vanilla-seed0-980447fcc7",
         "IN": "slate-IN-seed0-160bf54cb3",
-        "vanilla with one iteration": "slate-vanilla-seed0-4c2c701b1d",
+        "vanilla with one iteration": "slate-vanilla-seed0-3580e0659d",
         "IN on ShapeStacks": "slate-IN-seed0-dbe82d6497",
         "BB": "slate-BB-seed0-0403c16ccc",
         "autoencoder": "autoencoder-IN-seed0-8e40d785e6",
