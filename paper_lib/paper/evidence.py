@@ -15,12 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from paper_lib.fixed_point import Broyden, Implicit
 from paper_lib.paper import extensions, parameters
+from paper_lib.paper.locatello import PREDICTORS, autoencoder, set_prediction
 from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import REGENERATED_IMAGES, data_sets, slate
 from paper_lib.paper.regeneration import RegenerationRunConfig
 from paper_lib.runs import ROOT, RunConfig, folder_of, run_id, with_needs
 from paper_lib.runs.provenance import commit
 from paper_lib.system.arguments import count
+from paper_lib.training.config import ARITHMETIC
 
 THREE, FIVE = range(3), range(5)
 
@@ -44,6 +46,8 @@ def evidence(given: Parameters) -> dict[str, list[RunConfig]]:
     groups |= {
         "solvers": _runs(given, "sweep", THREE, ("IB", "BB", "BN")),
         "solvers, whole batch": whole_batch(given, "sweep", THREE),
+        "property prediction": predictors(given, THREE),
+        "segmentation": autoencoders(given, THREE),
         "learning rate": _pair(given, "sweep", THREE, training__lr=3e-4),
         "without any trick": _pair(given, "short", THREE, **no_decay, **no_clip, **no_warmup),
         "flagship without clipping": _pair(given, "flagship", THREE, **no_clip),
@@ -61,6 +65,26 @@ def ours(given: Parameters) -> dict[str, list[RunConfig]]:
         "ext07": extensions.other_cells(given) | extensions.set_predictors(given),
     }
     return {name: [run for runs in groups.values() for run in runs] for name, groups in of.items()}
+
+
+def predictors(given: Parameters, seeds) -> list[RunConfig]:
+    """Return Fig. 7's runs, as this code computes them."""
+    return [
+        set_prediction(
+            given, method, seed, model__num_iterations=n, training__arithmetic=ARITHMETIC
+        )
+        for seed in seeds
+        for method, n in PREDICTORS
+    ]
+
+
+def autoencoders(given: Parameters, seeds) -> list[RunConfig]:
+    """Return Fig. 8's runs, as this code computes them."""
+    return [
+        autoencoder(given, method, seed, training__arithmetic=ARITHMETIC)
+        for seed in seeds
+        for method in ("vanilla", "IN")
+    ]
 
 
 def whole_batch(given: Parameters, scale: str, seeds) -> list[RunConfig]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from paper_lib.metrics import frechet
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.evidence import evidence
-from paper_lib.paper.locatello import autoencoder, set_prediction
+from paper_lib.paper.locatello import PREDICTORS, autoencoder, set_prediction
 from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import (
     FLAGSHIP_SEEDS,
@@ -277,7 +277,7 @@ def segmentation(given: Parameters) -> dict[str, list[AutoencoderRunConfig]]:
 def property_prediction(given: Parameters) -> dict[tuple[str, int], list[SetPredictionRunConfig]]:
     """Return the runs of Fig. 7: (method, number of iterations in training) -> runs."""
     groups = {}
-    for method, n in (("vanilla", 1), ("vanilla", 3), ("IN", 3), ("IN", 7), ("IN", 11)):
+    for method, n in PREDICTORS:
         groups[method, n] = [
             set_prediction(given, method, seed, model__num_iterations=n)
             for seed in given.swept_seeds

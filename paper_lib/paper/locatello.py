@@ -252,6 +252,10 @@ _IDSPN = {
 _IDSPN["gpu"] = _IDSPN["cpu"]
 
 
+# The rows of Fig. 7: the method, and the number of iterations in training.
+PREDICTORS = (("vanilla", 1), ("vanilla", 3), ("IN", 3), ("IN", 7), ("IN", 11))
+
+
 def autoencoder(given, variant: str, seed: int, **changes) -> AutoencoderRunConfig:
     """Return Locatello et al.'s autoencoder; `changes` as in `slate`."""
     config = changed(_AUTOENCODER[given.profile], given, variant, seed, changes)
