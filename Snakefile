@@ -16,6 +16,8 @@ ONLY = [name for name in str(config.get("only", "")).split(",") if name] or list
 RUNS = str(results_root() / PROFILE / "runs")
 EXECUTED = str(results_root() / PROFILE / "notebooks")
 CONFIGS = {run_id(c): c for name in ONLY for c in figures.runs_of(name, GIVEN)}
+# A job takes the place of its shell, and ends with Snakemake, even if that is killed.
+FOLLOWING = "OMP_NUM_THREADS=1 exec python -m paper_lib.system.following $PPID"
 ALONE = [name for name, c in CONFIGS.items() if c.alone]
 
 
@@ -45,11 +47,12 @@ rule run:
     input:
         needed_by_run,
     output:
-        RUNS + "/{run_id}/summary.json",
+        # `update`: Snakemake deletes no run that another process has finished meanwhile
+        update(RUNS + "/{run_id}/summary.json"),
     wildcard_constraints:
         run_id="|".join(name for name in CONFIGS if name not in ALONE) or "none",
     shell:
-        "OMP_NUM_THREADS=1 python -m paper_lib.runs {PROFILE} {wildcards.run_id} --device {DEVICE}"
+        FOLLOWING + " paper_lib.runs {PROFILE} {wildcards.run_id} --device {DEVICE}"
 
 
 use rule run as timing with:
@@ -67,7 +70,6 @@ rule notebook:
     output:
         EXECUTED + "/{notebook}.ipynb",
     shell:
-        "OMP_NUM_THREADS=1 papermill {input.notebook:q} {output:q}"
-        " --log-level WARNING --no-progress-bar"
-        " -p profile {PROFILE} -p device {DEVICE} -p if_missing train"
+        FOLLOWING + " paper_lib.paper.execute {PROFILE} {wildcards.notebook} {output:q}"
+        " --device {DEVICE}"
         " 2> >(grep -v IPKernelApp >&2)"  # the kernel warns that it talks over TCP

@@ -83,7 +83,7 @@ def process():
     Torch is imported once for all of them, and what DistributedDataParallel imports.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["paper_lib.runs", "torch._dynamo"])
+    context.set_forkserver_preload(["paper_lib.runs", "torch._dynamo", "faults.races"])
     started = []
 
     def start(function, *arguments):

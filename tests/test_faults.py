@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from faults import disk, hostile, inputs, kills, rot
+from faults import disk, hostile, inputs, kills, races, rot
 from faults.fault import Tally
 
 from paper_lib.data.readers import clevr_with_masks
@@ -68,6 +68,13 @@ def test_a_full_disk(tmp_path):
 @pytest.mark.parametrize("which", ["parameters", "commands"])
 def test_senseless_input(elsewhere, which, capsys):
     assert inputs.run(60, which) >= 60
+
+
+# ---- races ----
+
+
+def test_races(process, tmp_path):
+    assert survived(races.faults(tmp_path, process, ("dVAE",), batches=False)).total() == 7
 
 
 # ---- kills (those of rendering, SLATE and the dVAE are in test_data and test_resuming) ----

@@ -172,6 +172,102 @@ def test_a_batch_of_nothing(solver):
     assert found.value.shape == (0, 3) and found.steps.shape == (0,)
 
 
+# ---- a user's own map, solver and adjoint ----
+
+
+class Own:
+    """A solver or an adjoint that does as it is told."""
+
+    def __init__(self, solve):
+        self.solve = solve
+
+    def check(self, solver):
+        pass
+
+
+@each_solver
+@pytest.mark.parametrize(
+    "f, error, words",
+    [
+        (lambda z: z.mean(0, keepdim=True), ValueError, r"f returned a value of shape \(1, 2\)"),
+        (lambda z: z[:, :1], ValueError, r"of shape \(3, 1\), not \(3, 2\)"),
+        (lambda z: z.mul_(0.5), ValueError, "f changes its argument in place"),
+        (lambda z: None, TypeError, "f returned a NoneType, not a tensor"),
+        (lambda z: (z, 1), TypeError, "f returned a tuple.*has_aux=True"),
+    ],
+)
+def test_a_map_that_is_none(solver, f, error, words):
+    """What has another shape would be broadcast, and found to have converged."""
+    for adjoint in (Neumann(), Unrolled()):
+        if solver in BLACK_BOXES and adjoint == Unrolled():
+            continue
+        with pytest.raises(error, match=words):
+            fixed_point(f, torch.ones(3, 2), solver=solver, adjoint=adjoint)
+
+
+@each_solver
+@pytest.mark.parametrize(
+    "z0, error, words",
+    [
+        ([1.0, 2.0], TypeError, "z0 must be a tensor of floats.*not list"),
+        (torch.ones(3, 2, dtype=torch.long), TypeError, "z0 must be.*int64"),
+        (torch.ones(3, 2, dtype=torch.complex64), TypeError, "z0 must be.*complex64"),
+        (torch.tensor(1.0), ValueError, r"z0 must be \(batch, ...\)"),
+    ],
+)
+def test_a_guess_that_is_none(solver, z0, error, words):
+    with pytest.raises(error, match=words):
+        fixed_point(torch.cos, z0, solver=solver, adjoint=Neumann())
+
+
+@pytest.mark.parametrize(
+    "solve, error, words",
+    [
+        (lambda f, z: None, TypeError, "returned a NoneType, not a Result"),
+        (lambda f, z: f(z), TypeError, "returned a Tensor, not a Result"),
+        (
+            lambda f, z: Iteration(3).solve(lambda u: f(z)[:1], z[:1]),
+            ValueError,
+            r"shape \(1, 2\), not \(3, 2\)",
+        ),
+    ],
+)
+def test_a_solver_that_is_none(solve, error, words):
+    with pytest.raises(error, match=f"solver .*Own.*{words}"):
+        fixed_point(torch.cos, torch.ones(3, 2), solver=Own(solve), adjoint=Neumann())
+
+
+@pytest.mark.parametrize(
+    "solve, error, words",
+    [
+        (lambda vjp, g: g, TypeError, r"must return \(u, Result or None\)"),
+        (lambda vjp, g: (g[:1], None), ValueError, r"shape \(1, 2\), not \(3, 2\)"),
+        (lambda vjp, g: (None, None), TypeError, "returned a NoneType, not a tensor"),
+    ],
+)
+def test_an_adjoint_that_is_none(solve, error, words):
+    w = torch.tensor(0.5, requires_grad=True)
+    solution = fixed_point(
+        lambda z: torch.cos(w * z), torch.ones(3, 2), solver=Iteration(3), adjoint=Own(solve)
+    )
+    with pytest.raises(error, match=f"adjoint .*Own.*{words}"):
+        solution.value.sum().backward()
+
+
+@each_solver
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_map_that_stops_being_a_number(solver, value):
+    """From its third call on: no error, and no claim of having converged."""
+    calls = []
+
+    def f(z):
+        calls.append(1)
+        return 0.5 * z + 1 if len(calls) < 3 else z * value
+
+    found = fixed_point(f, torch.ones(3, 2), solver=solver, adjoint=Neumann())
+    assert not found.converged.any() and found.failed.all()
+
+
 # ---- adjoints ----
 
 

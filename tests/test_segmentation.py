@@ -309,3 +309,23 @@ def test_what_masks_score_that_know_nothing():
 def test_refused_baselines(baseline, message):
     with pytest.raises(ValueError, match=message):
         baseline()
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_scores_of_one_of_everything(score):
+    """One pixel, one object, one segment fit; without an image there is no score."""
+    pixel = np.ones((1, 1, 1), int)
+    assert score(pixel, 0 * pixel).tolist() == [1]
+    assert score(pixel[:0], pixel[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
+def test_an_image_without_objects_does_not_change_its_neighbours(score, dtype):
+    rng = np.random.default_rng(0)
+    true, predicted = (rng.integers(0, 4, (3, 6, 6)).astype(dtype) for _ in range(2))
+    whole = score(true, predicted)
+    true[1] = 0
+    spoilt = score(true, predicted)
+    assert (spoilt[[0, 2]] == whole[[0, 2]]).all()
+    assert np.isnan(spoilt[1]) or score is adjusted_rand_index

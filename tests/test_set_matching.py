@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from paper_lib.metrics.set_matching import (
+    ATTRIBUTES,
     average_precision,
     hungarian_huber_loss,
     matched_attributes,
@@ -239,6 +240,41 @@ def test_a_diverged_prediction_shows(value):
     assert hungarian_huber_loss(predictions, targets).item() == pytest.approx(value, nan_ok=True)
     predictions[:] = value
     assert average_precision(predictions.numpy(), targets.numpy(), INF) == 0
+
+
+@pytest.mark.parametrize("entry", [0, 4, 6, 9, 17, 18])
+def test_one_nan_makes_a_prediction_wrong(entry):
+    """Which entry is the largest is not known then, nor how confident it is."""
+    predictions, targets = scene(0, 1, present=[0.9, 0.8]), scene(0, 1)
+    predictions[0, 0, entry] = math.nan
+    assert average_precision(predictions, targets, INF) <= 0.5
+    assert average_precision(predictions[:, ::-1], targets, INF) <= 0.5
+    found = matched_attributes(torch.tensor(predictions), torch.tensor(targets))
+    for name, group in ATTRIBUTES.items():
+        spoilt = group.start <= entry < group.stop
+        assert found[f"{name}_accuracy"] == (0.5 if spoilt else 1)
+    assert math.isnan(found["position_error"]) == (entry == 0)
+
+
+def test_targets_must_be_known():
+    with pytest.raises(ValueError, match="targets hold a nan"):
+        average_precision(scene(0), scene(0, present=math.nan), INF)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_scores_of_every_float(dtype):
+    """Powers of two, which all of them hold exactly."""
+    targets = torch.tensor(scene(0, 1, 2), dtype=dtype)
+    predictions = targets.flip(1).clone()
+    predictions[..., -1] = torch.tensor([0.5, 0.25, 0.125])
+    predictions[0, 0, 0] += 0.125  # of 6 units: 0.75
+    assert average_precision(predictions, targets, 1) == 1
+    assert average_precision(predictions, targets, 0.75) < 1
+    loss = hungarian_huber_loss(predictions, targets)
+    exact = (0.125**2 + 0.5**2 + 0.75**2 + 0.875**2) / 2 / 19
+    assert loss.dtype == dtype and loss.item() == pytest.approx(exact, rel=0.01)
+    found = matched_attributes(predictions, targets)
+    assert found["position_error"] == pytest.approx(0.25, rel=0.01)
 
 
 def test_attributes_of_matched_objects():

@@ -13,22 +13,20 @@ nothing of it is read otherwise before it is indexed. Folders from before there 
 read without.
 """
 
-import contextlib
 import json
 import os
 import shutil
-import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.lib.format import open_memmap
 
 from paper_lib.system.files import naming
 from paper_lib.system.reading import BrokenFile, read_json, reading
+from paper_lib.system.turns import turn
 
 DONE = "done"
 CHECKS = "checks"
@@ -79,8 +77,8 @@ class Cache:
         """
         if is_complete():
             return
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        lock = self.folder.with_name(self.folder.name + ".lock")
+        with turn(lock, f"filling {self.folder}"):
             if not is_complete():
                 fill()
 
@@ -154,20 +152,6 @@ class Cache:
                     self.folder, f"holds a row {row} that is not what was written", self.remedy
                 )
         _verified[key] = seen
-
-    @contextlib.contextmanager
-    def _locked(self):
-        lock = FileLock(self.folder.with_name(self.folder.name + ".lock"))
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            message = f"Another process is filling {self.folder}; waiting for it."
-            print(message, file=sys.stderr, flush=True)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 def write_row(arrays: dict[str, np.memmap], row: int, item: dict[str, np.ndarray]) -> None:

@@ -2,13 +2,12 @@
 
 import contextlib
 import os
-import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from joblib import Parallel, delayed
 
+from paper_lib.system.following import follow
 from paper_lib.system.machine import cores
 from paper_lib.system.progress import bar
 
@@ -72,15 +71,9 @@ def in_processes(
 
 
 def _follow(parent: int) -> None:
-    """Have this worker end within a second of its parent, and leave Ctrl-C to the parent.
+    """Have this worker end with its parent, and leave Ctrl-C to it.
 
     joblib's own workers would go on without a parent that is killed.
     """
     os.setsid()  # a terminal's Ctrl-C goes to one session
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    follow(parent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paper_lib.fixed_point.protocols import Adjoint, Map, Result
+from paper_lib.fixed_point.protocols import Adjoint, Map, Result, check_value
 
 
 def apply_with_adjoint(step: Map, z: Tensor, adjoint: Adjoint, results: list[Result]) -> Tensor:
@@ -27,7 +27,11 @@ def apply_with_adjoint(step: Map, z: Tensor, adjoint: Adjoint, results: list[Res
         return torch.zeros_like(u) if uJ is None else uJ
 
     def solve(g: Tensor) -> Tensor:
-        u, result = adjoint.solve(vjp, g)
+        found = adjoint.solve(vjp, g)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise TypeError(f"adjoint {adjoint!r} must return (u, Result or None), not {found!r}")
+        u, result = found
+        check_value(f"adjoint {adjoint!r}", u, g)
         if result is not None:
             results[:] = [result]
         return u

@@ -156,3 +156,16 @@ def check_object(name: str, part: object, protocol: type) -> None:
             f"{name}: expected an object such as Iteration(7) or Neumann(), with the methods of "
             f"{protocol.__name__}, got {part!r}"
         )
+
+
+def check_value(name: str, value: object, like: Tensor) -> None:
+    """Raise an error that names who returned `value`, if it is no tensor of `like`'s shape.
+
+    TypeError for what is no tensor, ValueError for another shape.
+    """
+    if not isinstance(value, Tensor):
+        hint = ": with has_aux=True it may return (z, aux)" if isinstance(value, tuple) else ""
+        raise TypeError(f"{name} returned a {type(value).__name__}, not a tensor{hint}")
+    if value.shape != like.shape:
+        expected = tuple(like.shape)
+        raise ValueError(f"{name} returned a value of shape {tuple(value.shape)}, not {expected}")

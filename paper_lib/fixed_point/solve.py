@@ -19,6 +19,7 @@ from paper_lib.fixed_point.protocols import (
     Step,
     Unrolling,
     check_object,
+    check_value,
 )
 
 
@@ -67,14 +68,21 @@ def fixed_point(
               or `Unrolling`.
     has_aux   f returns (z, aux): something beside its value, such as attention masks.
 
-    A ValueError is raised for a pair that makes no sense, a TypeError for what is no solver or no
-    adjoint. A search that fails is reported in the solution, never raised.
+    A ValueError is raised for a pair that makes no sense, for an f that changes its argument in
+    place, and for a value that is not of z0's shape, which would be broadcast; a TypeError for what
+    is no solver, no adjoint or no tensor of floats. A search that fails is reported in the
+    solution, never raised.
     """
     check_pair(solver, adjoint)
+    _check_guess(z0)
     backward_results: list[Result] = []
 
     def apply(z: Tensor) -> tuple[Tensor, Any]:
+        before = _version(z)
         out, aux = f(z) if has_aux else (f(z), None)
+        check_value("f", out, z)
+        if _version(z) != before:
+            raise ValueError("f changes its argument in place: it would have a residual of zero")
         return out.to(z.dtype), aux  # under autocast f may answer in half precision
 
     step = Step(apply)
@@ -84,6 +92,7 @@ def fixed_point(
     else:
         with torch.no_grad():
             result = solver.solve(step, z0)
+        _check_result(solver, result, z0)
         if adjoint == Neumann(terms=1):
             value = one_step_gradient(step, result)
         else:
@@ -97,6 +106,25 @@ def fixed_point(
         failed=result.failed,
         _backward=backward_results,
     )
+
+
+def _check_guess(z0: Tensor) -> None:
+    if not isinstance(z0, Tensor) or not z0.is_floating_point():
+        given = z0.dtype if isinstance(z0, Tensor) else type(z0).__name__
+        raise TypeError(f"z0 must be a tensor of floats, (batch, ...), not {given}")
+    if z0.ndim == 0:
+        raise ValueError("z0 must be (batch, ...), not a single number: z0[None] is a batch of one")
+
+
+def _check_result(solver: Solver, result: Result, z0: Tensor) -> None:
+    if not isinstance(result, Result):
+        raise TypeError(f"solver {solver!r} returned a {type(result).__name__}, not a Result")
+    check_value(f"solver {solver!r}", result.value, z0)
+
+
+def _version(z: Tensor) -> int:
+    """Return how often a tensor was changed in place, where that is counted."""
+    return 0 if torch.compiler.is_compiling() or z.is_inference() else z._version
 
 
 def one_step_gradient(step: Map, result: Result) -> Tensor:

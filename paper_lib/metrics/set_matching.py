@@ -30,18 +30,21 @@ def average_precision(predictions: np.ndarray, targets: np.ndarray, threshold: f
     A prediction is right if an object that is present has its size, material, shape and colour and
     lies less than `threshold` away, and if no more confident prediction has already found that
     object, the nearest such one. The precision at a recall is the best one at that recall or above.
-    It is nan if no object is present.
+    It is nan if no object is present. A prediction that holds a nan finds nothing.
 
     Equal confidences are left as numpy's default sort leaves them, as in the authors' code: with
     ties (saturated confidences) the score depends on the order of the slots, and slightly on the
     processor, for which numpy picks its sort.
 
-    Raises ValueError for other shapes, and for a threshold that is negative or nan.
+    Raises ValueError for other shapes, for targets that hold a nan, and for a threshold that is
+    negative or nan.
 
     Source: Locatello et al. (2020), "Object-Centric Learning with Slot Attention".
     """
-    predictions, targets = np.asarray(predictions), np.asarray(targets)
+    predictions, targets = _array(predictions), _array(targets)
     _check(predictions, targets)
+    if np.isnan(targets).any():
+        raise ValueError("targets hold a nan: which objects there are must be known")
     if not threshold >= 0:
         raise ValueError(
             f"threshold must be a distance in scene units, at least 0, not {threshold}"
@@ -51,7 +54,7 @@ def average_precision(predictions: np.ndarray, targets: np.ndarray, threshold: f
         return float("nan")
 
     nearest, distance = _nearest_candidate(predictions, targets, present)
-    hit = (distance < threshold).ravel()
+    hit = (distance < threshold).ravel() & ~np.isnan(predictions).any(-1).ravel()
     # the object that each prediction found, a number over the whole batch
     found = (nearest + targets.shape[1] * np.arange(len(targets))[:, None]).ravel()
 
@@ -104,8 +107,9 @@ def matched_attributes(predictions: Tensor, targets: Tensor) -> dict[str, float]
 
     predictions and targets are (B, N, 19); objects that are not present, and the predictions' last
     entries, count for nothing. size_accuracy, material_accuracy, shape_accuracy and
-    colour_accuracy are the share of objects for which the largest entry is the right one;
-    position_error is the mean distance in scene units. All are nan if no object is present.
+    colour_accuracy are the share of objects for which the largest entry is the right one, and all
+    are numbers; position_error is the mean distance in scene units. All are nan if no object is
+    present.
 
     Raises ValueError for other shapes.
     """
@@ -116,6 +120,7 @@ def matched_attributes(predictions: Tensor, targets: Tensor) -> dict[str, float]
     result = {}
     for name, group in ATTRIBUTES.items():
         right = found[:, group].argmax(-1) == true[:, group].argmax(-1)
+        right &= ~found[:, group].isnan().any(-1)
         result[f"{name}_accuracy"] = right.double().mean().item()
     distance = (found[:, :3] - true[:, :3]).norm(dim=-1)
     result["position_error"] = SCENE_UNITS * distance.double().mean().item()
@@ -140,6 +145,14 @@ def _matched(predictions: Tensor, targets: Tensor) -> Tensor:
 def _huber(predictions: Tensor, targets: Tensor) -> Tensor:
     predictions, targets = torch.broadcast_tensors(predictions, targets)
     return F.huber_loss(predictions, targets, reduction="none").mean(-1)
+
+
+def _array(values: np.ndarray | Tensor) -> np.ndarray:
+    """Return an array as it is, and a tensor as one; numpy has no bfloat16."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+    return np.asarray(values)
 
 
 def _check(predictions, targets) -> None:

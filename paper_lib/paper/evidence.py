@@ -21,6 +21,7 @@ from paper_lib.paper.profiles import REGENERATED_IMAGES, data_sets, slate
 from paper_lib.paper.regeneration import RegenerationRunConfig
 from paper_lib.runs import ROOT, RunConfig, folder_of, run_id, with_needs
 from paper_lib.runs.provenance import commit
+from paper_lib.system import following
 from paper_lib.system.arguments import count
 from paper_lib.training.config import ARITHMETIC
 
@@ -157,7 +158,7 @@ def _is_made(config: RunConfig) -> bool:
 
 def _perform(config: RunConfig) -> bool:
     """Perform a run in a process of its own; return whether it failed."""
-    command = [sys.executable, "-m", "paper_lib.runs", "cpu", run_id(config)]
+    command = following.command("paper_lib.runs", "cpu", run_id(config))
     return subprocess.run(command, cwd=ROOT).returncode != 0
 
 

@@ -25,6 +25,7 @@ from paper_lib.paper import parameters
 from paper_lib.paper.evidence import evidence
 from paper_lib.runs import RunResult, folder_of, get, run_id
 from paper_lib.system.arguments import count
+from paper_lib.system.following import follow
 from paper_lib.training.run import TrainingRun
 
 MARGIN = 0.05
@@ -69,7 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
     if given.steps < configs[0].training.eval_every:
         parser.error(f"at least {configs[0].training.eval_every} steps, up to an evaluation")
     first = [config for config in configs if config.seed == configs[0].seed]
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(given.jobs) as pool:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(given.jobs, initializer=follow, initargs=(os.getpid(),)) as pool,
+    ):
         jobs = [
             pool.submit(_train, config, given.steps, folder, folder_of(run_id(config.dvae), "cpu"))
             for config in first

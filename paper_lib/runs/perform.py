@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from filelock import FileLock
 
 from paper_lib.runs import checksums
 from paper_lib.runs.identity import described, identity, run_id
@@ -16,6 +15,7 @@ from paper_lib.runs.provenance import provenance
 from paper_lib.runs.store import MissingRun, RunResult, folder_of
 from paper_lib.system.files import as_json, write_json
 from paper_lib.system.threads import one_thread
+from paper_lib.system.turns import turn
 from paper_lib.training import parallel
 
 
@@ -76,9 +76,9 @@ class Job:
 def get(config: RunConfig, request: Request) -> RunResult:
     """Load a run's results; with `if_missing="train"` the run is performed first, if need be.
 
-    A second process that wants the same run waits for the first. Processes that torchrun started
-    train it together: the first of them decides, locks and writes. Raises MissingRun with the
-    remedy where nobody asked to train.
+    A second process that wants the same run says so, and waits for the first. Processes that
+    torchrun started train it together: the first of them decides, locks and writes. Raises
+    MissingRun with the remedy where nobody asked to train.
     """
     folder = folder_of(run_id(config), request.profile)
 
@@ -145,7 +145,7 @@ def _locked(folder: Path):
     if not parallel.is_first():
         return nullcontext()  # the others wait for the first one's word
     folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder.parent / f".{folder.name}.lock")
+    return turn(folder.parent / f".{folder.name}.lock", f"performing {folder.name}")
 
 
 def _threads(device: str):

@@ -21,6 +21,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from paper_lib.system.following import follow
+
 T = TypeVar("T")
 TIMEOUT = timedelta(
     days=1
@@ -51,6 +53,8 @@ def processes(device: str) -> Iterator[str]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield device
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        follow(os.getppid())  # torchrun's
     backend = "gloo"
     if device.startswith("cuda"):
         local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from faults import disk, hostile, inputs, kills, rot
+from faults import disk, hostile, inputs, kills, races, rot
 from faults.fault import Tally
 from faults.report import report
 from paper_lib import runs
@@ -28,7 +28,7 @@ from paper_lib.paper import profiles
 from paper_lib.system.arguments import count
 from paper_lib.system.files import whole
 
-KINDS = ("rot", "hostile", "disk", "input", "kills")
+KINDS = ("rot", "hostile", "disk", "input", "races", "kills")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,6 +77,8 @@ def _try(kind: str, tally: Tally, folder: Path, rng: np.random.Generator, given)
         elif kind == "input":
             for which in ("parameters", "commands"):
                 _input(which, tally, given)
+        elif kind == "races":
+            tally.meet(races.faults(folder / "races", kills.starter()))
         else:
             start = kills.starter()
             tally.meet(kills.faults(list(kills.WORKS), given.kills, rng, folder / "works", start))

@@ -1,7 +1,8 @@
 """Kills: SIGKILL at a random moment, then the same command again.
 
-What comes of it must be bit for bit what an undisturbed process makes, and no process may be left
-of the killed one.
+Killed is the process that does the work; of the command that makes all figures, once the command
+and once its Snakemake alone. What comes of it must be bit for bit what an undisturbed process
+makes, and no process may be left of the killed one.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import numpy as np
 
 from faults.fault import HARMLESS, RESUMED, Fault
 from paper_lib import data, runs
-from paper_lib.paper import locatello, parameters, profiles
+from paper_lib.paper import execute, figures, locatello, parameters, profiles
 from paper_lib.paper.regeneration import RegenerationRunConfig
 
 SMOKE = parameters.check("smoke", if_missing="train")
 TIMES = ("seconds", "peak_memory_bytes")  # of a summary: how long it took decides nothing
 MARK = "PAPER_FAULTS_MARK"  # an environment variable, by which a process's children are known
 NOTEBOOK = "fig02_one_line"
+BATCH = [sys.executable, "-m", "paper_lib.paper.batch", "smoke", "--only", NOTEBOOK, "--jobs", "2"]
 
 
 def _longer(config, steps: int):
@@ -50,7 +52,8 @@ CONFIGS = {
         slate=profiles.slate(SMOKE, "IN", 0), images=8, features="efficientnet-lite0"
     ),
 }
-WORKS = ("rendering", *CONFIGS, "papermill")
+SLOW = ("batch", "Snakemake")  # the same work; what is killed differs
+WORKS = ("rendering", *CONFIGS, "papermill", *SLOW)
 
 
 def prepare(work: str) -> None:
@@ -65,14 +68,16 @@ def prepare(work: str) -> None:
             if getattr(config, "crowded", None):
                 config.crowded.load("test")
     if work == "papermill":
-        for config in _notebooks_runs():
+        for config in configs_of_notebook():
             runs.get(config, SMOKE)
+    if work in SLOW:
+        for split in data.SPLITS:
+            profiles.slate(SMOKE, "IN", 0).data.load(split)
 
 
-def _notebooks_runs() -> list:
-    from paper_lib.paper import figures
-
-    return figures.runs_of(NOTEBOOK, SMOKE)
+def configs_of_notebook() -> list:
+    """Return the runs that the notebook needs: a dVAE, and the run that it shows."""
+    return runs.with_needs(figures.runs_of(NOTEBOOK, SMOKE))
 
 
 def perform(work: str) -> None:
@@ -80,13 +85,14 @@ def perform(work: str) -> None:
     if work == "rendering":
         data.load("clevr_mirror", size=24, num_scenes=80, samples_per_pixel=16, workers=2)
     elif work == "papermill":
-        out = runs.results_root() / "smoke/notebooks"
-        out.mkdir(parents=True, exist_ok=True)
-        command = [str(Path(sys.executable).parent / "papermill"), f"notebooks/{NOTEBOOK}.ipynb"]
-        command += [str(out / f"{NOTEBOOK}.ipynb"), "-p", "profile", "smoke"]
-        command += ["--no-progress-bar", "--log-level", "ERROR"]
         os.chdir(runs.ROOT)
-        os.execv(command[0], command)  # this process is papermill from now on
+        out = runs.results_root() / f"smoke/notebooks/{NOTEBOOK}.ipynb"
+        sys.exit(execute.main(["smoke", NOTEBOOK, str(out)]))
+    elif work in SLOW:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        os.chdir(runs.ROOT)
+        os.execv(sys.executable, BATCH)  # this process is the batch from now on
     else:
         runs.get(CONFIGS[work](), SMOKE)
 
@@ -96,24 +102,32 @@ def made(work: str) -> dict[str, bytes | dict]:
     if work == "rendering":
         folders = [p for p in Path(os.environ["PAPER_DATA"]).glob("*24px*") if p.is_dir()]
     elif work == "papermill":
-        folders = [Path(os.environ["PAPER_TABLES"]) / "smoke/tables"]
+        folders = [_tables()]
+    elif work in SLOW:
+        every = configs_of_notebook()
+        folders = [_tables(), *(runs.folder_of(runs.run_id(c), "smoke") for c in every)]
     else:
         folders = [runs.folder_of(runs.run_id(CONFIGS[work]()), "smoke")]
     found: dict[str, bytes | dict] = {}
     for folder in folders:
         for path in folder.iterdir():
+            name = f"{folder.name}/{path.name}"
             if path.name == "summary.json":
                 summary = json.loads(path.read_text())
-                found[path.name] = {k: v for k, v in summary.items() if k not in TIMES}
+                found[name] = {k: v for k, v in summary.items() if k not in TIMES}
             elif path.name != runs.checksums.NAME:
-                found[path.name] = path.read_bytes()
+                found[name] = path.read_bytes()
     return found
+
+
+def _tables() -> Path:
+    return Path(os.environ["PAPER_TABLES"]) / "smoke/tables"
 
 
 def faults(
     works: list[str], kills: int, rng: np.random.Generator, folder: Path, start: Callable
 ) -> Iterator[Fault]:
-    """Yield so many kills of each work.
+    """Yield so many kills of each work, a fifth of it of the slow ones.
 
     start   start(function, *arguments) starts a process in this environment, and returns it
     """
@@ -125,7 +139,7 @@ def faults(
         with at(whole):
             seconds = _until_the_end(start(perform, work))
             expected = made(work)
-        for number in range(kills):
+        for number in range(-(-kills // 5) if work in SLOW else kills):
             delay = float(rng.uniform(0.05, 0.95)) * seconds
 
             def meet(work=work, base=base, delay=delay, number=number, expected=expected) -> str:
@@ -148,13 +162,14 @@ def _meet(work: str, delay: float, expected: dict, start: Callable) -> str:
     mark = uuid.uuid4().hex
     process = start(_marked, mark, work)
     time.sleep(delay)
-    process.kill()
+    if work == "Snakemake":
+        was_killed = _kill_snakemake(process, mark)
+    else:
+        process.kill()
+        process.join()
+        was_killed = process.exitcode == -signal.SIGKILL
+    ensure_none_left(mark)
     process.join()
-    was_killed = process.exitcode == -signal.SIGKILL
-    deadline = time.monotonic() + 15
-    while (left := _marked_processes(mark)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not left, f"left of the killed process: {left}"
     _until_the_end(start(perform, work))
     found = made(work)
     assert set(found) == set(expected), set(found) ^ set(expected)
@@ -168,14 +183,34 @@ def _marked(mark: str, work: str) -> None:
     perform(work)
 
 
-def _marked_processes(mark: str) -> list[str]:
-    """Return the command lines of the processes that have inherited a mark."""
-    found = []
+def _kill_snakemake(batch, mark: str) -> bool:
+    """Kill the Snakemake of a marked batch as soon as it is there; return whether it was."""
+    while batch.is_alive():
+        for number, command in _marked_processes(mark).items():
+            if " snakemake " in command:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+                    return True
+        time.sleep(0.1)
+    return False
+
+
+def ensure_none_left(mark: str, seconds: float = 15) -> None:
+    """Raise AssertionError if a process with a mark does not end within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while (left := _marked_processes(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left, f"left of the killed process: {left}"
+
+
+def _marked_processes(mark: str) -> dict[int, str]:
+    """Return the command lines of the processes that have inherited a mark, by their numbers."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if mark.encode() in (folder / "environ").read_bytes():
                 if command := (folder / "cmdline").read_bytes():  # a zombie has none
-                    found.append(command.replace(b"\0", b" ").decode()[:200])
+                    found[int(folder.name)] = command.replace(b"\0", b" ").decode()[:200]
     return found
 
 
