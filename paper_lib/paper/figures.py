@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from paper_lib.metrics import frechet
+from paper_lib.paper import extensions
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.evidence import evidence
 from paper_lib.paper.locatello import PREDICTORS, autoencoder, set_prediction
@@ -340,6 +341,7 @@ NOTEBOOKS = {
     "fig12_13_no_clipping": no_clipping,
     "bfloat16": precisions,
     "ext01_gradient_fidelity": trained_cells,
+    "ext03_why_vanilla_fails": extensions.announcers,
     "ext05_fixed_points": trained_cells,
     "data_gallery": _none,
     "explore_slots": _explored,
@@ -352,6 +354,7 @@ UNJUDGED = (
     "explore_slots",
     "diagnose_slots",
     "ext01_gradient_fidelity",
+    "ext03_why_vanilla_fails",
     "ext05_fixed_points",
 )
 
