@@ -44,6 +44,25 @@ def test_its_numbers_are_those_of_the_tables(table):
             assert f"{100 * values.loc[cells, 'collapsed']:.2g}%" in page
 
 
+def test_what_it_says_of_alarms_is_what_the_table_counts():
+    """Before how many of vanilla's failures each candidate gives the alarm, and how often falsely."""
+    table = pd.read_csv(ROOT / "results/cpu/tables/ext03_why_vanilla_fails.csv", dtype=str)
+    steps = table.apply(lambda c: pd.to_numeric(c.str.replace(",", ""), errors="coerce"))
+    vanilla = table["method"] == "vanilla"
+    columns = {name.split(": ")[-1]: steps[name] for name in table if name.startswith("alarm")}
+    early = {name: (c < steps["fails at"])[vanilla].sum() for name, c in columns.items()}
+    false = {name: c[~vanilla].notna().sum() for name, c in columns.items()}
+    assert steps["fails at"].notna().equals(vanilla) and vanilla.sum() == 3
+    spread, at_z, path, residual = (
+        "the spread of gradients over batches",
+        "the norm of J at z*",
+        "the norm of d z_n / d z_0",
+        "the residual of the last step",
+    )
+    assert early == {at_z: 0, path: 2, spread: 2, residual: 0}
+    assert false == {at_z: 0, path: 3, spread: 0, residual: 0}
+
+
 @pytest.mark.skipif(find_spec("slot_attention") is None, reason="pip install -e '.[bench]'")
 def test_the_recipe_is_the_packages_module():
     """Unrolled, the same slots and the same gradients; as it stands, one step's."""
