@@ -45,7 +45,7 @@ def test_its_numbers_are_those_of_the_tables(table):
 
 
 def test_what_it_says_of_alarms_is_what_the_table_counts():
-    """Before how many of vanilla's failures each candidate gives the alarm, and how often falsely."""
+    """Before how many of vanilla's failures each candidate tells, and how often it is wrong."""
     table = pd.read_csv(ROOT / "results/cpu/tables/ext03_why_vanilla_fails.csv", dtype=str)
     steps = table.apply(lambda c: pd.to_numeric(c.str.replace(",", ""), errors="coerce"))
     vanilla = table["method"] == "vanilla"
