@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from paper_lib.paper import figures
 from paper_lib.paper.locatello import LOCATELLO_SCALES
 from paper_lib.paper.parameters import Parameters
-from paper_lib.paper.profiles import scale_of, slate
+from paper_lib.paper.profiles import scale_of
 
 _SOURCES = {
     ("clevr_mirror", "generator"): "Generated CLEVR-Mirror scenes, not the authors' files.",
@@ -24,7 +25,7 @@ def caption(given: Parameters, *configs) -> str:
     """Return the caption of a figure that shows these runs: on one data set or several, of SLATE or
     of Locatello et al.'s models. Without configs it is that of the pair that most figures compare.
     """
-    configs = configs or (slate(given, "IN", given.seeds[0]),)
+    configs = configs or figures.vanilla_and_implicit(given)["IN"]
     sources = []
     for config in configs:
         name, door = config.data.name, config.data.door

@@ -20,6 +20,7 @@ from paper_lib.paper.profiles import (
     PAIR_SEEDS,
     REGENERATED_IMAGES,
     SHORT_SEEDS,
+    STACKS_SEEDS,
     complexity,
     data_sets,
     has_tricks,
@@ -38,7 +39,7 @@ ALL_VARIANTS = (*PAPERS_VARIANTS, "AA", "AN")  # and ours
 
 
 # Which scale of a profile that has several (see profiles.py) the figures show; None: its own.
-PAIR_SCALE = None  # Figures 1, 2, 3a, 4, 9, 10, Table 3, Sec. 5.3; else "flagship"
+PAIR_SCALE = "flagship"  # Figures 1, 2, 3a, 4, 9, 10, Table 3, Sec. 5.3; or None
 SOLVERS_SCALE = None  # Fig. 3b and Table 2; else "sweep"
 SWEEP_SCALE = "short"  # Figures 5, 6, 12, 13; or None
 
@@ -228,8 +229,9 @@ def generalisation(
         larger = {"data__size": size, "model__image_size": size}
     groups = {}
     for name, changes in data_sets(given, PAIR_SCALE).items():
-        usual = given.seeds if name == "CLEVR-Mirror" else given.swept_seeds
-        seeds = _seeds(given, _MADE.get(PAIR_SCALE), usual)
+        clevr = name == "CLEVR-Mirror"
+        made = _MADE.get(PAIR_SCALE) if clevr else STACKS_SEEDS
+        seeds = _seeds(given, made, given.seeds if clevr else given.swept_seeds)
         for method in METHODS:
             groups[name, method] = [
                 slate(given, method, seed, scale=PAIR_SCALE, **changes, **larger) for seed in seeds
@@ -290,7 +292,7 @@ def trained_cells(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]
     """Return the runs whose trained cells our own questions look at: scale -> method -> runs."""
     scored = flagship(given)
     large = {method: [run.slate for run in group] for method, group in scored.items()}
-    return {"pair": vanilla_and_implicit(given), "flagship": large}
+    return {"pair": pair(given, None), "flagship": large}
 
 
 # ---- which notebook shows which ----
