@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from paper_lib.fixed_point import Neumann, Truncated
 from paper_lib.models import SLATE, SLATEConfig, SlotAttention, variant
 from paper_lib.paper import complexity
 from paper_lib.paper.complexity import ComplexityRunConfig, measure, saved_bytes
@@ -173,3 +174,17 @@ def test_the_run_keeps_what_was_measured(smoke):
     assert cases(table) == [(v, n) for n in config.iterations for v in config.variants]
     assert table["memory_bytes"].gt(0).all()
     assert table["backward_s"].gt(0).all()
+
+
+def test_gradients_that_no_row_of_table_2_has():
+    """They are measured beside the rows; what is kept for the backward pass grows with the
+    applications that carry gradients."""
+    adjoints = (Truncated(2), Truncated(4), Neumann(4))
+    config = ComplexityRunConfig(
+        iterations=(6,), batch=2, tokens=16, slots=3, size=16, repeats=1, adjoints=adjoints
+    )
+    table = measure(config).set_index("variant")
+    assert list(table.index) == ["vanilla", "IN", *map(repr, adjoints)]
+    memory = table["memory_bytes"]
+    assert memory["IN"] == memory[repr(Neumann(4))] < memory[repr(Truncated(2))]
+    assert memory[repr(Truncated(2))] < memory[repr(Truncated(4))] < memory["vanilla"]

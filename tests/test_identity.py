@@ -185,6 +185,8 @@ def other_value(name, value):
         return OTHER_VALUES[name]
     if name == "log_every":
         return 2
+    if name == "adjoints":
+        return (Truncated(2), Neumann(3))
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
@@ -534,9 +536,24 @@ def test_defaults_that_run_ids_rest_on():
         "repeats": 15,
         "seed": 0,
         "training_step": None,
+        "adjoints": (),
     }
     assert values(RegenerationRunConfig()) == {
         "slate": SLATERunConfig(),
         "images": None,
         "features": "efficientnet-lite0",
     }
+
+
+def test_adjoints_in_a_tuple_are_told_apart():
+    """Also by what they are: all have numbers alike."""
+    one = ComplexityRunConfig(adjoints=(Truncated(2), Neumann(2)))
+    others = [
+        replace(one, adjoints=(Truncated(2), Neumann(3))),
+        replace(one, adjoints=(Neumann(2), Truncated(2))),
+        replace(one, adjoints=(Truncated(2),)),
+        replace(one, adjoints=()),
+    ]
+    assert len({runs.run_id(config) for config in (one, *others)}) == 5
+    written = as_json(runs.described(one))
+    assert [part["type"] for part in written["adjoints"]] == ["Truncated", "Neumann"]

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from paper_lib.fixed_point import Adjoint
 from paper_lib.models import SLATE, SLATEConfig, SlotAttention, variant
 from paper_lib.system.device import synchronize
 from paper_lib.system.files import whole
@@ -24,6 +25,8 @@ class ComplexityRunConfig:
     iterations; medians over `repeats`.
 
     variants, iterations   rows of Table 2, and numbers of iterations n
+    adjoints               gradients that no row of Table 2 has, each after plain iteration; such a
+                           case's name in the table is the adjoint's repr
     batch, tokens, slots   images, inputs an image, slots an image
     size                   features of inputs, slots and the MLP
     repeats                how often each case is timed
@@ -40,6 +43,7 @@ class ComplexityRunConfig:
     repeats: int = 15
     seed: int = 0
     training_step: SLATEConfig | None = None
+    adjoints: tuple[Adjoint, ...] = ()
 
     kind = "complexity"
     method = None
@@ -67,7 +71,8 @@ def measure(config: ComplexityRunConfig, device: str = "cpu") -> pd.DataFrame:
     inputs aside; on a GPU the allocator's peak over a forward and a backward pass, above what was
     allocated before.
     """
-    cases = [(name, n) for n in config.iterations for name in config.variants]
+    pairs = _changes(config)
+    cases = [(name, n) for n in config.iterations for name in pairs]
     seconds: dict[tuple, list[dict]] = {case: [] for case in cases}
     memory: dict[tuple, int] = {}
     with bar(len(cases) * (config.repeats + 1), "complexity", "pass") as progress:
@@ -75,10 +80,10 @@ def measure(config: ComplexityRunConfig, device: str = "cpu") -> pd.DataFrame:
         # up
         for repeat in range(-1, config.repeats):
             for name, n in cases:
-                module, inputs, slots = _build(config, name, n, device)
+                module, inputs, slots = _build(config, pairs[name], n, device)
                 taken = {}
                 if config.training_step:
-                    taken["step_s"] = _step_seconds(config, name, n, device)
+                    taken["step_s"] = _step_seconds(config, pairs[name], n, device)
                 if repeat < 0:
                     memory[name, n] = _memory(module, inputs, slots)
                 else:
@@ -117,9 +122,16 @@ def saved_bytes(forward: Callable[[], object]) -> int:
     return sum(storages.values())
 
 
-def _build(c: ComplexityRunConfig, name: str, n: int, device: str):
+def _changes(config: ComplexityRunConfig) -> dict[str, dict]:
+    """Return what each case's model config has: name -> variant, and adjoint if it has its own."""
+    of_table_2 = {name: {"variant": name} for name in config.variants}
+    return of_table_2 | {repr(a): {"variant": "IN", "adjoint": a} for a in config.adjoints}
+
+
+def _build(c: ComplexityRunConfig, pair: dict, n: int, device: str):
     torch.manual_seed(c.seed)
-    module = SlotAttention(c.size, c.size, c.size, *variant(name, n)).to(device)
+    solver, adjoint = variant(pair["variant"], n)
+    module = SlotAttention(c.size, c.size, c.size, solver, pair.get("adjoint", adjoint)).to(device)
     inputs = torch.randn(c.batch, c.tokens, c.size, device=device)
     return module, inputs, torch.randn(c.batch, c.slots, c.size, device=device)
 
@@ -133,9 +145,9 @@ def _memory(module: SlotAttention, inputs: Tensor, slots: Tensor) -> int:
     return torch.cuda.max_memory_allocated(inputs.device) - before
 
 
-def _step_seconds(c: ComplexityRunConfig, name: str, n: int, device: str) -> float:
+def _step_seconds(c: ComplexityRunConfig, pair: dict, n: int, device: str) -> float:
     torch.manual_seed(c.seed)
-    model = SLATE(replace(c.training_step, variant=name, num_iterations=n)).to(device)
+    model = SLATE(replace(c.training_step, **pair, num_iterations=n)).to(device)
     model.dvae.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, fused=True)

@@ -6,6 +6,8 @@ from what is compared to the configs of its runs, one a seed.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from paper_lib.fixed_point import (
     GMRES,
     Anderson,
@@ -15,9 +17,10 @@ from paper_lib.fixed_point import (
     StraightThrough,
     Truncated,
 )
+from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.locatello import idspn, set_prediction
 from paper_lib.paper.parameters import Parameters
-from paper_lib.paper.profiles import SHORT_SEEDS, slate
+from paper_lib.paper.profiles import SHORT_SEEDS, complexity, slate
 from paper_lib.training.set_prediction import SetPredictionRunConfig
 from paper_lib.training.slate import SLATERunConfig
 
@@ -70,6 +73,20 @@ def estimators(given: Parameters) -> dict[str, list[SLATERunConfig]]:
             for seed in seeds_of(given)
         ]
     return groups
+
+
+def estimators_cost(given: Parameters) -> ComplexityRunConfig:
+    """Return what ext02's gradients cost, at the number of iterations that the runs train with:
+    time and memory of slot attention, and of a training step."""
+    model = pair(given)["IN"][0].model
+    n = model.num_iterations
+    return replace(
+        complexity(given),
+        variants=METHODS,
+        adjoints=tuple(adjoints(n).values()),
+        iterations=(n,),
+        training_step=model,
+    )
 
 
 def announcers(given: Parameters) -> dict[str, list[SLATERunConfig]]:

@@ -33,6 +33,8 @@ def identity(config) -> dict[str, Any]:
             continue
         if _is_rule(value):
             content[f.name] = _rule(value)
+        elif value and isinstance(value, tuple) and all(map(_is_rule, value)):
+            content[f.name] = [_rule(one) for one in value]
         elif is_dataclass(value):
             inner = identity(value)
             if inner or default is None:
@@ -57,6 +59,8 @@ def described(config) -> Any:
         return _rule(config)
     if is_dataclass(config):
         return {f.name: described(getattr(config, f.name)) for f in fields(config)}
+    if isinstance(config, tuple):
+        return [described(one) for one in config]
     return config
 
 
