@@ -15,7 +15,8 @@ GIVEN = parameters.check(PROFILE)
 ONLY = [name for name in str(config.get("only", "")).split(",") if name] or list(figures.NOTEBOOKS)
 RUNS = str(results_root() / PROFILE / "runs")
 EXECUTED = str(results_root() / PROFILE / "notebooks")
-CONFIGS = {run_id(c): c for name in ONLY for c in figures.runs_of(name, GIVEN)}
+MADE = [name for name in ONLY if figures.profile_shown(name, PROFILE) == PROFILE]
+CONFIGS = {run_id(c): c for name in MADE for c in figures.runs_of(name, GIVEN)}
 # A job takes the place of its shell, and ends with Snakemake, even if that is killed.
 FOLLOWING = "OMP_NUM_THREADS=1 exec python -m paper_lib.system.following $PPID"
 ALONE = [name for name, c in CONFIGS.items() if c.alone]
@@ -32,6 +33,8 @@ def needed_by_run(wildcards):
 
 
 def needed_by_notebook(wildcards):
+    if wildcards.notebook not in MADE:  # replayed
+        return []
     return [summary(c) for c in figures.runs_of(wildcards.notebook, GIVEN)]
 
 

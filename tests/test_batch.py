@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from paper_lib.paper import batch, profiles
+from paper_lib.paper import batch, captions, figures, parameters, profiles
 from paper_lib.runs import ROOT
 
 ARGUMENTS = ["smoke", "--only", "fig02_one_line", "--jobs", "1"]
@@ -151,3 +151,33 @@ def test_batch_refuses_nonsense_at_once(capsys, arguments, words):
         batch.main(arguments)
     assert error.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_what_the_quick_profile_replays_is_the_committed_results_and_says_so(tmp_path):
+    """No run is made for it, wherever results go; pictures go into a folder of their own."""
+    places = {"PAPER_RESULTS": "results", "PAPER_FIGURES": "figures", "PAPER_TABLES": "tables"}
+    places = {name: str(tmp_path / folder) for name, folder in places.items()}
+    output = tmp_path / "results/quick/notebooks/fig06c_one_iteration.ipynb"
+    words = ["paper_lib.paper.execute", "quick", "fig06c_one_iteration", str(output)]
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=ROOT, env=os.environ | places, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "figures/quick/cpu/fig06c_one_iteration.png").exists()
+    assert (tmp_path / "tables/quick/cpu/tables/fig06c_one_iteration.csv").exists()
+    assert not (tmp_path / "results/quick/runs").exists()
+    assert not (tmp_path / "results/cpu").exists()
+    cells = nbformat.read(output, as_version=4).cells
+    assert "PAPER_REPLAYED" not in os.environ
+    assert any("'cpu'" in cell.source or '"cpu"' in cell.source for cell in cells)
+
+
+def test_replays_are_named_and_marked(monkeypatch):
+    for profile, names in figures.REPLAYED.items():
+        assert set(names) < set(figures.NOTEBOOKS)
+        for name in figures.NOTEBOOKS:
+            shown = "cpu" if name in names else profile
+            assert figures.profile_shown(name, profile) == shown
+    monkeypatch.setenv("PAPER_REPLAYED", "yes")
+    words = captions.caption(parameters.check("cpu"))
+    assert words.startswith("Replayed from the committed results, not made here.")

@@ -95,7 +95,11 @@ def _say_what_is_there(profile: str, notebooks: list[str], status: int) -> None:
     executed = results_root() / profile / "notebooks"
     print()
     for name in notebooks:
-        found = ", ".join(sorted(path.name for path in pictures.glob(f"{name}*.png")))
+        replayed = figures.profile_shown(name, profile) != profile
+        folder = pictures / "cpu" if replayed else pictures
+        found = ", ".join(sorted(path.name for path in folder.glob(f"{name}*.png")))
+        if replayed and found:
+            found += "  (replayed from the committed results, in cpu/)"
         if not (executed / f"{name}.ipynb").exists():
             found = "FAILED" if status else "missing"
         print(f"  {name:24} {found}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from paper_lib.paper import figures
 from paper_lib.paper.locatello import LOCATELLO_SCALES
 from paper_lib.paper.parameters import Parameters
@@ -37,6 +39,8 @@ def caption(given: Parameters, *configs) -> str:
     else:
         scales = [LOCATELLO_SCALES[given.profile]]
     text = " ".join(dict.fromkeys(sources))
+    if os.environ.get("PAPER_REPLAYED"):
+        text = f"Replayed from the committed results, not made here. {text}"
     text += f" {' or '.join(f'{n:,}' for n in steps)} training steps."
     text += f" Scale ({given.profile}): {'; and '.join(dict.fromkeys(scales))}."
     if given.overrides:

@@ -2,19 +2,22 @@
 
     python -m paper_lib.paper.execute quick fig01_overview OUTPUT.ipynb --device cpu
 
-`make figures` calls it for each.
+`make figures` calls it for each. What the profile replays (see `figures.REPLAYED`) is executed at
+the cpu profile, on the results that are committed; its figures and tables say so, and go into a
+folder cpu/ among the profile's own.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 import nbformat
 import papermill
 
-from paper_lib.paper import figures
+from paper_lib.paper import figures, plots, tables
 from paper_lib.paper.profiles import PROFILES
 from paper_lib.runs import ROOT
 from paper_lib.system.files import whole
@@ -36,16 +39,28 @@ def ensure_sound(path: Path) -> None:
         raise BrokenFile(path, f"has {len(tagged)} cells with the tag 'parameters', not 1", remedy)
 
 
-def execute(source: Path, output: Path, profile: str, device: str) -> None:
+def execute(
+    source: Path, output: Path, profile: str, device: str, if_missing: str = "train"
+) -> None:
     """Execute a notebook, and write it with what it shows, whole or not at all.
 
     Raises BrokenFile for a source that is no notebook, papermill.PapermillExecutionError for a cell
     that fails, and OSError.
     """
     ensure_sound(source)
-    given = {"profile": profile, "device": device, "if_missing": "train"}
+    given = {"profile": profile, "device": device, "if_missing": if_missing}
     with whole(output) as temporary:
         papermill.execute_notebook(source, temporary, given, progress_bar=False)
+
+
+def replay(profile: str) -> dict[str, str]:
+    """Return the environment in which the committed results are replayed beside a profile's own."""
+    return {
+        "PAPER_REPLAYED": "yes",
+        "PAPER_FIGURES": str(plots.figures_root() / profile),
+        "PAPER_TABLES": str(tables.tables_root() / profile),
+        "PAPER_RESULTS": str(ROOT / "results"),
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,8 +73,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     given = parser.parse_args(arguments)
     source = ROOT / "notebooks" / f"{given.notebook}.ipynb"
+    shown = figures.profile_shown(given.notebook, given.profile)
+    replayed = shown != given.profile
+    if replayed:
+        os.environ.update(replay(given.profile))  # a kernel inherits it
     try:
-        execute(source, given.output, given.profile, given.device)
+        execute(source, given.output, shown, given.device, "error" if replayed else "train")
     except (BrokenFile, papermill.PapermillExecutionError, OSError) as error:
         print(f"{given.notebook}: {error}", file=sys.stderr)
         return 1

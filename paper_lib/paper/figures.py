@@ -350,6 +350,23 @@ NOTEBOOKS = {
     "diagnose_slots": _explored,
     "claims": _all_that_is_judged,
 }
+# What `make figures` shows of the committed results, in the place of runs that would take too long
+# for a first look.
+REPLAYED = {
+    "quick": (
+        "fig03b_solvers",
+        "fig05_optimization_tricks",
+        "fig06a_gradient_norms",
+        "fig06b_iterations",
+        "fig06c_one_iteration",
+        "fig07_property_prediction",
+        "fig08_segmentation_masks",
+        "fig12_13_no_clipping",
+        "bfloat16",
+        "ext03_why_vanilla_fails",
+        "claims",
+    )
+}
 # They show, or ask questions of our own: no claim of the paper's is judged by them.
 UNJUDGED = (
     "data_gallery",
@@ -359,6 +376,11 @@ UNJUDGED = (
     "ext03_why_vanilla_fails",
     "ext05_fixed_points",
 )
+
+
+def profile_shown(notebook: str, profile: str) -> str:
+    """Return the profile whose runs `make figures` shows in a notebook: cpu where it replays."""
+    return "cpu" if notebook in REPLAYED.get(profile, ()) else profile
 
 
 def runs_of(notebook: str, given: Parameters) -> list:

@@ -1,7 +1,7 @@
 """The profiles: how large every run is at each scale, every number with its name.
 
 smoke   every code path in seconds, for tests
-quick   everything from scratch on two cores, for a first look
+quick   the pair from scratch on two cores, for a first look; the rest is replayed
 cpu     the results that are committed
 gpu     between that and the paper's, for a GPU: minutes a run
 paper   the paper's own setting, for a GPU
@@ -22,7 +22,8 @@ from paper_lib.training.slate import SLATERunConfig
 # What each profile is, as captions and the README say it.
 PROFILES = {
     "smoke": "a few steps at 16x16, to test that the code runs; shows nothing else",
-    "quick": "32x32 on a frozen dVAE, to show that everything works; shows no more",
+    "quick": "32x32, at most 4 objects seen from close by, on a frozen dVAE, one seed: a first "
+    "look, which decides nothing",
     "cpu": "32x32 on a frozen dVAE, not the paper's 64x64 or 96x96 and 250,000 steps",
     "gpu": "64x64, at most 4 objects seen from close by, on a frozen dVAE, in bfloat16; not the "
     "paper's smaller and more numerous objects, 12 slots, 8 layers and 250,000 steps",
@@ -92,7 +93,12 @@ ITERATIONS_STEPS = {"quick": 100, "cpu": 1_500}  # Fig. 6b
 _CLEVR_MIRROR = {
     "smoke": DataConfig(size=16, num_scenes=60, min_objects=3, max_objects=4, samples_per_pixel=4),
     "quick": DataConfig(
-        size=32, num_scenes=1_400, min_objects=3, max_objects=6, samples_per_pixel=25
+        size=32,
+        num_scenes=6_000,
+        min_objects=3,
+        max_objects=4,
+        samples_per_pixel=16,
+        view="close",
     ),
     "cpu": DataConfig(
         size=32, num_scenes=7_858, min_objects=3, max_objects=6, samples_per_pixel=36
@@ -136,12 +142,11 @@ _DVAE = {
     ),
     "quick": DVAERunConfig(
         data=_CLEVR_MIRROR["quick"],
-        vocab_size=64,
+        vocab_size=128,
         tau_start=2.0,
         tau_final=0.5,
-        tau_steps=1_600,
-        training=TrainingConfig(lr=3e-3, steps=2_000, batch_size=16, eval_every=200, **NO_TRICKS),
-        min_codes=8,
+        tau_steps=2_500,
+        training=TrainingConfig(lr=3e-3, steps=2_500, batch_size=16, eval_every=250, **NO_TRICKS),
     ),
     "cpu": DVAERunConfig(
         data=_CLEVR_MIRROR["cpu"],
@@ -222,9 +227,9 @@ _SLATE = {
         sample_images=4,
     ),
     "quick": SLATERunConfig(
-        model=SLATEConfig(image_size=32, vocab_size=64, **_SMALL_SLATE),
+        model=SLATEConfig(image_size=32, vocab_size=128, **_SMALL_SLATE),
         data=_CLEVR_MIRROR["quick"],
-        training=TrainingConfig(lr=1e-3, steps=200, batch_size=32, eval_every=50, **NO_TRICKS),
+        training=TrainingConfig(lr=1e-3, steps=2_500, batch_size=32, eval_every=125, **NO_TRICKS),
         dvae=_DVAE["quick"],
         eval_images=128,
         jacobian_images=16,
