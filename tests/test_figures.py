@@ -318,7 +318,7 @@ def test_figures_can_move_to_the_runs_of_the_protocol(monkeypatch):
     """By three names, and then they find those that have been made for them."""
     given = GIVEN["cpu"]
     monkeypatch.setattr(figures, "PAIR_SCALE", "flagship")
-    monkeypatch.setattr(figures, "SOLVERS_SCALE", "sweep")
+    monkeypatch.setattr(figures, "SOLVERS_SCALE", "short")
     monkeypatch.setattr(figures, "SWEEP_SCALE", "short")
     made = set(every_config(evidence.evidence(given)))
     for name in (

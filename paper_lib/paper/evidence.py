@@ -45,11 +45,11 @@ def evidence(given: Parameters) -> dict[str, list[RunConfig]]:
     for n in (1, 15, 3, 11, 5):
         groups[f"{n} iterations"] = _pair(given, "short", THREE, model__num_iterations=n)
     groups |= {
-        "solvers": _runs(given, "sweep", THREE, ("IB", "BB", "BN")),
-        "solvers, whole batch": whole_batch(given, "sweep", THREE),
+        "solvers": _runs(given, "short", THREE, ("IB", "BB", "BN")),
+        "solvers, whole batch": whole_batch(given, "short", THREE),
         "property prediction": predictors(given, THREE),
         "segmentation": autoencoders(given, THREE),
-        "learning rate": _pair(given, "sweep", THREE, training__lr=3e-4),
+        "learning rate": _pair(given, "short", THREE, training__lr=3e-4),
         "without any trick": _pair(given, "short", THREE, **no_decay, **no_clip, **no_warmup),
         "flagship without clipping": _pair(given, "flagship", THREE, **no_clip),
     }

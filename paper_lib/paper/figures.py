@@ -40,7 +40,7 @@ ALL_VARIANTS = (*PAPERS_VARIANTS, "AA", "AN")  # and ours
 
 # Which scale of a profile that has several (see profiles.py) the figures show; None: its own.
 PAIR_SCALE = "flagship"  # Figures 1, 2, 3a, 4, 9, 10, Table 3, Sec. 5.3; or None
-SOLVERS_SCALE = None  # Fig. 3b and Table 2; else "sweep"
+SOLVERS_SCALE = None  # Fig. 3b and Table 2; else "short"
 SWEEP_SCALE = "short"  # Figures 5, 6, 12, 13; or None
 
 
