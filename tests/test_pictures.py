@@ -15,6 +15,7 @@ from paper_lib.paper.pictures import (
     draw_row,
     draw_scene,
     slot_tiles,
+    with_large_objects,
     words,
 )
 
@@ -207,13 +208,22 @@ def test_predictions_say_what_each_slot_sees():
     pictures = {
         "image": noise(1, 8, 8, 3),
         "predictions": predictions,
+        "targets": np.stack([properties(colour=1), properties(confidence=0)])[None],
         "attn": np.full((1, 4, 2), 0.5, np.float16),
     }
     fig, axes = plt.subplots(2, 3)
     draw_predictions(axes[0], pictures, 0, "implicit", "#1f4e9c")
     draw_predictions(axes[1], {}, 0, "vanilla", "#d62728")
     assert [ax.get_title() for ax in axes[0]] == ["", "large red\nrubber cube", "nothing"]
+    assert axes[0, 0].get_xlabel() == "large red rubber cube", "the objects that are present"
     # a run without pictures leaves its row empty
     assert [len(ax.images) for ax in axes.flat] == [1, 1, 1, 0, 0, 0]
     assert [ax.get_ylabel() for ax in axes[:, 0]] == ["implicit", "vanilla"]
     plt.close(fig)
+
+
+def test_scenes_with_most_large_objects_come_first():
+    large, small, absent = properties(size=0), properties(size=1), properties(confidence=0)
+    targets = np.stack([[small, large, absent], [large, large, absent], [small, small, large]])
+    assert with_large_objects({"targets": targets}, 2) == [1, 0]
+    assert with_large_objects({}, 2) == [0, 1]

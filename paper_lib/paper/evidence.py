@@ -69,11 +69,9 @@ def ours(given: Parameters) -> dict[str, list[RunConfig]]:
 
 
 def predictors(given: Parameters, seeds) -> list[RunConfig]:
-    """Return Fig. 7's runs, as this code computes them."""
+    """Return Fig. 7's runs."""
     return [
-        set_prediction(
-            given, method, seed, model__num_iterations=n, training__arithmetic=ARITHMETIC
-        )
+        set_prediction(given, method, seed, model__num_iterations=n)
         for seed in seeds
         for method, n in PREDICTORS
     ]

@@ -165,8 +165,7 @@ def set_predictors(given: Parameters) -> dict[tuple[str, str], list[SetPredictio
     groups = {}
     for method in METHODS:
         groups["slots", method] = [
-            set_prediction(given, method, seed, model__num_iterations=3)
-            for seed in given.swept_seeds
+            set_prediction(given, method, seed, model__num_iterations=3) for seed in seeds_of(given)
         ]
     for method in METHODS:
         groups["iDSPN", method] = [idspn(given, method, seed) for seed in given.seeds]

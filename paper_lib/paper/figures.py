@@ -283,7 +283,7 @@ def property_prediction(given: Parameters) -> dict[tuple[str, int], list[SetPred
     for method, n in PREDICTORS:
         groups[method, n] = [
             set_prediction(given, method, seed, model__num_iterations=n)
-            for seed in given.swept_seeds
+            for seed in extensions.seeds_of(given)
         ]
     return groups
 

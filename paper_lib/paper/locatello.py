@@ -8,7 +8,7 @@ from dataclasses import replace
 from paper_lib.models import AutoencoderConfig, IDSPNConfig, SetPredictionConfig
 from paper_lib.paper.profiles import PROFILES, changed
 from paper_lib.training.autoencoder import AutoencoderRunConfig
-from paper_lib.training.config import ARITHMETIC, DataConfig, TrainingConfig
+from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.idspn import IDSPNRunConfig
 from paper_lib.training.set_prediction import SetPredictionRunConfig
 
@@ -195,6 +195,7 @@ _SET_PREDICTION = {
             decay_steps=8_000,
             log_every=100,
             eval_every=500,
+            arithmetic=2,
         ),
         test_slots=(6, 7),
     ),
@@ -244,7 +245,7 @@ _IDSPN = {
     "cpu": IDSPNRunConfig(
         model=_SMALL_IDSPN,
         data=_CLEVR["cpu"],
-        training=replace(_SET_PREDICTION["cpu"].training, lr=1e-3, arithmetic=ARITHMETIC),
+        training=replace(_SET_PREDICTION["cpu"].training, lr=1e-3),
         test_iterations=(10, 40),
     ),
     "paper": IDSPNRunConfig(data=_CLEVR["paper"]),

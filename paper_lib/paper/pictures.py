@@ -97,7 +97,8 @@ def draw_decomposition(axes, samples: dict[str, dict], index: int, titles: dict[
 def draw_predictions(
     axes, pictures: dict, index: int, title: str, colour: str, confident: float = 0.5
 ) -> None:
-    """Draw one test scene of a set predictor: the scene, then what each slot sees and says.
+    """Draw one test scene of a set predictor: the scene and, below it, its objects; then what each
+    slot sees and says.
 
     axes        one more than there are slots
     pictures    `RunResult.samples`; {}, for a run that has none, leaves the axes empty
@@ -110,6 +111,8 @@ def draw_predictions(
         return
     image = pictures["image"][index]
     axes[0].imshow(bordered(image[None], BLACK)[0], interpolation="nearest")
+    true = [words(row).replace("\n", " ") for row in pictures["targets"][index] if row[-1] == 1]
+    axes[0].set_xlabel("\n".join(true), fontsize=4.5, labelpad=2)
     tiles = bordered(slot_tiles(image, pictures["attn"][index]), colour)
     for ax, tile, row in zip(axes[1:], tiles, pictures["predictions"][index]):
         if row[-1] >= confident:
@@ -118,6 +121,18 @@ def draw_predictions(
             text, alpha, text_colour = "nothing", 0.35, "0.6"
         ax.imshow(tile, interpolation="nearest", alpha=alpha)
         ax.set_title(text, fontsize=5.5, fontweight="normal", pad=2, color=text_colour)
+
+
+def with_large_objects(pictures: dict, count: int) -> list[int]:
+    """Return which of a set predictor's test scenes to show: those with most large objects, which
+    small pictures show best. {}, for a run that has no pictures, gives the first."""
+    if not pictures:
+        return list(range(count))
+    targets = pictures["targets"]
+    large = list(scenes.SIZES).index("large")
+    column = range(targets.shape[-1])[ATTRIBUTES["size"]][large]
+    share = (targets[..., column] * targets[..., -1]).sum(1) / targets[..., -1].sum(1)
+    return [int(index) for index in np.argsort(-share, kind="stable")[:count]]
 
 
 # ---- what the pictures are made of ----
