@@ -27,6 +27,15 @@ def trained_run(name, given):
     return get(trained.config_of(name, given), given)
 
 
+def test_a_scene_that_is_not_there(smoke, elsewhere):
+    """The smoke profile's test split has nine."""
+    data = smoke.IN.config.data
+    assert len(scenes.scenes(data, smoke.given, 9)[0]) == 9
+    for _ in ("made", "kept"):
+        with pytest.raises(ValueError, match="^10 test scenes are asked for, and there are 9 of"):
+            scenes.scenes(data, smoke.given, 10)
+
+
 # ---------------------------------------------------------------- trained models
 
 

@@ -1,12 +1,15 @@
 """The parameters of a notebook: what is refused, what overrides reach, what is kept apart."""
 
+import ast
 from dataclasses import replace
 
+import nbformat
 import pytest
 import torch
 
 from paper_lib.paper import figures, parameters, profiles
 from paper_lib.paper.captions import caption
+from paper_lib.runs import ROOT
 
 SMOKE = parameters.check("smoke")
 
@@ -87,6 +90,59 @@ def test_a_parameter_that_makes_no_sense_is_named(arguments, words):
         parameters.check(**arguments)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "own, said",
+    [
+        ({"scenes": 0}, "scenes must be a whole number from 1 to 12; got 0"),
+        ({"scenes": 13}, "scenes must be a whole number from 1 to 12; got 13"),
+        ({"scenes": True}, "scenes must be a whole number from 1 to 12; got True"),
+        ({"scenes": "2"}, "scenes must be a whole number from 1 to 12; got '2'"),
+        ({"scenes": 2.0}, "scenes must be a whole number from 1 to 12; got 2.0"),
+        ({"scenes": None}, "scenes must be a whole number from 1 to 12; got None"),
+        ({"scene": 0}, "scene must be a whole number from 1 to 24; got 0"),
+        ({"scene": 25}, "scene must be a whole number from 1 to 24; got 25"),
+        ({"count": 1}, "count must be a whole number from 2 to 24; got 1"),
+        ({"starts": 1}, "starts must be a whole number from 2 to 1000; got 1"),
+        (
+            {"items": 0},
+            "items must be a whole number from 1 to 70000, or None for the profile's own; got 0",
+        ),
+        ({"door": "window"}, "door must be 'files' or 'generator'; got 'window'"),
+        ({"door": None}, "door must be 'files' or 'generator'; got None"),
+        ({"door": ["files"]}, "door must be 'files' or 'generator'; got ['files']"),
+    ],
+)
+def test_a_parameter_of_a_notebook_s_own_that_makes_no_sense_is_named(own, said):
+    with pytest.raises(ValueError) as error:
+        parameters.check("smoke", **own)
+    assert str(error.value) == said
+
+
+def test_parameters_of_a_notebook_s_own_that_make_sense():
+    right = {"scenes": 12, "scene": 24, "count": 2, "starts": 1000, "items": None, "door": "files"}
+    assert set(right) == set(parameters.OWN)
+    assert parameters.check("smoke", **right) == SMOKE
+    assert parameters.check("smoke", items=70_000) == SMOKE
+
+
+@pytest.mark.parametrize("name", figures.NOTEBOOKS)
+def test_every_parameter_of_a_notebook_is_checked(name):
+    """All that its parameters cell assigns is handed to `check`, under its own name."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    asked, handed = set(), set()
+    for cell in notebook.cells:
+        tagged = "parameters" in cell.metadata.get("tags", [])
+        for node in ast.walk(ast.parse(cell.source)) if cell.cell_type == "code" else ():
+            if tagged and isinstance(node, ast.Assign):
+                asked |= {target.id for target in node.targets}
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "parameters.check":
+                handed |= {argument.id for argument in node.args}
+                handed |= {word.arg for word in node.keywords if word.arg == word.value.id}
+    features = {"features"}  # `figures.regeneration` checks it
+    assert asked - features == handed - {"custom"}
+    assert asked >= {"profile", "seeds", "device", "if_missing", "overrides"}
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):

@@ -143,6 +143,16 @@ def test_a_run_without_pictures_leaves_its_row_empty(axes):
     assert len(axes[0].images) == 1 and not axes[1].images and axes[1].get_ylabel() == "diverged"
 
 
+@pytest.mark.parametrize("draw", [draw_scene, draw_decomposition])
+def test_a_scene_of_which_no_picture_is_kept(axes, draw):
+    kept = len(samples(1)["image"])
+    said = f"scenes: a picture of scene {kept + 1} is asked for, and the run keeps {kept}; ask"
+    with pytest.raises(ValueError, match=said):
+        draw(axes, {"vanilla": {}, "IN": samples(1)}, kept, {"vanilla": "", "IN": ""})
+    with pytest.raises(ValueError, match=said):
+        draw_predictions(axes, samples(1), kept, "", BLACK)
+
+
 def test_many_slots_are_all_shown(axes):
     draw_scene(axes[:1], {"BN": samples(1, slots=15)}, 0, {"BN": ""})
     assert len(tiles_of(axes[0])[0]) == 2 + 1 + 15

@@ -7,20 +7,18 @@ import io
 import numpy as np
 from PIL import Image
 
-from paper_lib.paper.parameters import Parameters
+from paper_lib.paper.parameters import KEPT_SCENES, Parameters
 from paper_lib.runs import results_root
 from paper_lib.system.files import whole
 from paper_lib.training.config import DataConfig
 
-COUNT = 24
 
-
-def scenes(data: DataConfig, given: Parameters) -> tuple[np.ndarray, np.ndarray]:
+def scenes(data: DataConfig, given: Parameters, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Return the first test scenes: images (n, H, W, 3) and true masks (n, H, W), both uint8.
 
     A mask is 0 for the background and k for the k-th object. The scenes are kept in
     results/<profile>/scenes; where they are not, they are taken from the data set, which may have
-    to be rendered first.
+    to be rendered first. Raises ValueError where they are fewer than `least`.
     """
     kept = f"{data.name}-{data.size}px-{data.view}.npz"
     path = results_root() / given.profile / "scenes" / kept
@@ -28,10 +26,16 @@ def scenes(data: DataConfig, given: Parameters) -> tuple[np.ndarray, np.ndarray]
         test = data.load("test")
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as temporary, open(temporary, "wb") as file:
-            masks = np.asarray(test.masks[:COUNT]).astype(np.uint8)
-            np.savez_compressed(file, image=np.asarray(test.images[:COUNT]), mask=masks)
+            masks = np.asarray(test.masks[:KEPT_SCENES]).astype(np.uint8)
+            np.savez_compressed(file, image=np.asarray(test.images[:KEPT_SCENES]), mask=masks)
     with np.load(path, allow_pickle=False) as archive:
-        return archive["image"], archive["mask"]
+        images, masks = archive["image"], archive["mask"]
+    if len(images) < least:
+        raise ValueError(
+            f"{least} test scenes are asked for, and there are {len(images)} of {data.name}: "
+            f"choose scene or count up to {len(images)}, or raise data.num_scenes"
+        )
+    return images, masks
 
 
 def own_image(content: bytes, size: int) -> np.ndarray:

@@ -6,7 +6,21 @@ from dataclasses import dataclass
 
 import torch
 
+from paper_lib.data import DOORS
 from paper_lib.paper.profiles import COMMITTED, PROFILES, SEEDS, SWEPT_SEEDS
+
+KEPT_SCENES = 24  # test scenes that are at hand without their data set
+
+# The parameters that some notebooks have beside those of all: from the least to the most, or words.
+OWN = {
+    "scenes": range(1, 12 + 1),  # of which runs keep pictures, unless told otherwise
+    "scene": range(1, KEPT_SCENES + 1),
+    "count": range(2, KEPT_SCENES + 1),  # what is said of two pictures compares them
+    "starts": range(2, 1_000 + 1),  # each is compared with each
+    "items": range(1, 70_000 + 1),  # the training split of CLEVR-Mirror
+    "door": DOORS,
+}
+OPTIONAL = ("items",)  # may be None, which takes the profile's own
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,7 @@ def check(
     if_missing: str | None = None,
     overrides: dict | None = None,
     custom: bool = False,
+    **own,
 ) -> Parameters:
     """Check a notebook's parameters. Raises ValueError with the remedy where they make no sense.
 
@@ -52,6 +67,8 @@ def check(
                 "model.num_slots": 5}; a frozen dVAE follows data.* and model.vocab_size
     custom      keep figures and tables apart from the profile's own, as is done with overrides and
                 with other seeds than the profile's
+    own         by name, the parameters that this notebook has and others do not; they are checked
+                against `OWN`, and are otherwise the notebook's affair
     """
     if not isinstance(profile, str) or profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
@@ -74,6 +91,8 @@ def check(
             f"overrides: {' and '.join(sorted(fixed))} would make the runs that a figure compares "
             "one and the same; use the seeds parameter"
         )
+    for name, value in own.items():
+        _check_own(name, value)
     return Parameters(
         profile=profile,
         seeds=chosen_seeds[0],
@@ -95,6 +114,21 @@ def _seeds(seeds) -> tuple[int, ...]:
         "seeds must be a non-negative integer below 2^32 or a list of different ones, such as "
         f"[0, 1, 2]; got {seeds!r}"
     )
+
+
+def _check_own(name: str, value) -> None:
+    allowed = OWN[name]
+    if value is None and name in OPTIONAL:
+        return
+    if isinstance(allowed, range):
+        right = type(value) is int and value in allowed
+        asked = f"a whole number from {allowed[0]} to {allowed[-1]}"
+    else:
+        right = isinstance(value, str) and value in allowed
+        asked = " or ".join(map(repr, allowed))
+    if not right:
+        asked += ", or None for the profile's own" if name in OPTIONAL else ""
+        raise ValueError(f"{name} must be {asked}; got {value!r}")
 
 
 def _check_device(device) -> None:

@@ -51,7 +51,7 @@ def draw_scene(axes, samples: dict[str, dict], index: int, titles: dict[str, str
     titles    method -> the words on the left
     """
     given = None
-    known = _first_with_pictures(samples)  # the scene and the dVAE are the same for all
+    known = _first_with_pictures(samples, index)  # the scene and the dVAE are the same for all
     if known:
         given = np.stack([known["image"][index], known["dvae"][index]])
     made = {}
@@ -74,7 +74,7 @@ def draw_decomposition(axes, samples: dict[str, dict], index: int, titles: dict[
     """
     given = None
     headings = ["scene"]
-    known = _first_with_pictures(samples)
+    known = _first_with_pictures(samples, index)
     if known:
         given = known["image"][index][None]
         if "true_masks" in known:
@@ -109,6 +109,7 @@ def draw_predictions(
     axes[0].set_ylabel(title, rotation=0, ha="right", va="center")
     if not pictures:
         return
+    _ensure_kept(pictures, index)
     image = pictures["image"][index]
     axes[0].imshow(bordered(image[None], BLACK)[0], interpolation="nearest")
     true = [words(row).replace("\n", " ") for row in pictures["targets"][index] if row[-1] == 1]
@@ -210,8 +211,21 @@ def _slot_names(count: int) -> list[str]:
     return [f"slot {k}" for k in range(1, count + 1)]
 
 
-def _first_with_pictures(samples: dict[str, dict]) -> dict | None:
-    return next((pictures for pictures in samples.values() if pictures), None)
+def _first_with_pictures(samples: dict[str, dict], index: int) -> dict | None:
+    known = next((pictures for pictures in samples.values() if pictures), None)
+    if known:
+        _ensure_kept(known, index)
+    return known
+
+
+def _ensure_kept(pictures: dict, index: int) -> None:
+    """Raise ValueError where a run has pictures, but none of this scene."""
+    kept = len(pictures["image"])
+    if index >= kept:
+        raise ValueError(
+            f"scenes: a picture of scene {index + 1} is asked for, and the run keeps {kept}; ask "
+            f"for at most {kept}, or have runs keep more (sample_images, data.num_scenes)"
+        )
 
 
 def _only_pictures(ax) -> None:

@@ -108,11 +108,17 @@ wrong = {
 }
 
 
+OWN = ("scenes", "scene", "count", "starts", "items", "door", "features")
+own = st.fixed_dictionaries({}, optional=dict.fromkeys(OWN, values | st.integers(1, 12)))
+
+
 @st.composite
 def notebook_parameters(draw) -> dict:
-    """Parameters of which one is senseless, or none but the overrides."""
-    broken = draw(st.sampled_from([*wrong, "overrides", "overrides", "overrides"]))
+    """Parameters of which one is senseless, or those that few notebooks have, or the overrides."""
+    broken = draw(st.sampled_from([*wrong, "own", "own", "overrides", "overrides", "overrides"]))
     chosen = {name: draw(strategy) for name, strategy in right.items() if draw(st.booleans())}
+    if broken == "own":
+        return chosen | draw(own)
     made = wrong[broken] if broken != "overrides" or not draw(st.integers(0, 5)) else right[broken]
     return chosen | {broken: draw(made)}
 
@@ -123,7 +129,9 @@ def notebook_parameters(draw) -> dict:
 def check_parameters(notebook: str, arguments: dict) -> None:
     """Ask for a notebook's runs, and build the first model."""
     try:
-        request = parameters.check(**arguments)
+        features = arguments.get("features")
+        request = parameters.check(**{k: v for k, v in arguments.items() if k != "features"})
+        figures.regeneration(request, features)
         found = figures.runs_of(notebook, request)
         for config in found:
             assert re.fullmatch(r"[\w-]+", runs.run_id(config)), "an id is a folder's name"
