@@ -20,7 +20,7 @@ from paper_lib.fixed_point import (
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.locatello import idspn, set_prediction
 from paper_lib.paper.parameters import Parameters
-from paper_lib.paper.profiles import SHORT_SEEDS, complexity, slate
+from paper_lib.paper.profiles import ESTIMATORS_SEEDS, SHORT_SEEDS, complexity, slate
 from paper_lib.training.set_prediction import SetPredictionRunConfig
 from paper_lib.training.slate import SLATERunConfig
 
@@ -28,17 +28,20 @@ METHODS = ("vanilla", "IN")
 SCALE = "short"
 
 
-def seeds_of(given: Parameters) -> tuple[int, ...]:
-    """Return the seeds of the sweeps that have been made; elsewhere the swept seeds."""
-    return given.swept_seeds if given.custom else SHORT_SEEDS.get(given.profile, given.swept_seeds)
+def seeds_of(given: Parameters, made: dict = SHORT_SEEDS) -> tuple[int, ...]:
+    """Return the seeds that have been made, of the sweeps unless others are named; of a profile
+    without committed results the swept seeds."""
+    return given.swept_seeds if given.custom else made.get(given.profile, given.swept_seeds)
 
 
-def pair(given: Parameters, **changes) -> dict[str, list[SLATERunConfig]]:
+def pair(given: Parameters, made: dict = SHORT_SEEDS, **changes) -> dict[str, list[SLATERunConfig]]:
     """Return vanilla and implicit with changes: method -> runs."""
-    return {
-        method: [slate(given, method, seed, scale=SCALE, **changes) for seed in seeds_of(given)]
-        for method in METHODS
-    }
+    groups = {}
+    for method in METHODS:
+        groups[method] = [
+            slate(given, method, seed, scale=SCALE, **changes) for seed in seeds_of(given, made)
+        ]
+    return groups
 
 
 def adjoints(n: int) -> dict[str, object]:
@@ -62,15 +65,15 @@ def adjoints(n: int) -> dict[str, object]:
     }
 
 
-def estimators(given: Parameters) -> dict[str, list[SLATERunConfig]]:
+def estimators(given: Parameters, made: dict = ESTIMATORS_SEEDS) -> dict[str, list[SLATERunConfig]]:
     """Return the runs of ext02: the gradient that is trained with -> runs. All of them iterate."""
-    usual = pair(given)
+    usual = pair(given, made)
     groups = {"unrolled": usual["vanilla"], "one step": usual["IN"]}
     n = usual["IN"][0].model.num_iterations
     for name, adjoint in adjoints(n).items():
         groups[name] = [
             slate(given, "IN", seed, scale=SCALE, model__adjoint=adjoint)
-            for seed in seeds_of(given)
+            for seed in seeds_of(given, made)
         ]
     return groups
 

@@ -310,6 +310,13 @@ def _solvers_and_cost(given: Parameters) -> dict:
     return {**solvers(given), "cost": {"cost": [solver_cost(given)]}}
 
 
+def _estimators_and_cost(given: Parameters) -> dict:
+    return {
+        "trained": extensions.estimators(given),
+        "cost": {"cost": [extensions.estimators_cost(given)]},
+    }
+
+
 def _none(given: Parameters) -> dict:
     return {}
 
@@ -343,6 +350,7 @@ NOTEBOOKS = {
     "fig12_13_no_clipping": no_clipping,
     "bfloat16": precisions,
     "ext01_gradient_fidelity": trained_cells,
+    "ext02_estimators": _estimators_and_cost,
     "ext03_why_vanilla_fails": extensions.announcers,
     "ext05_fixed_points": trained_cells,
     "data_gallery": _none,
@@ -363,6 +371,7 @@ REPLAYED = {
         "fig08_segmentation_masks",
         "fig12_13_no_clipping",
         "bfloat16",
+        "ext02_estimators",
         "ext03_why_vanilla_fails",
         "claims",
     )
@@ -373,6 +382,7 @@ UNJUDGED = (
     "explore_slots",
     "diagnose_slots",
     "ext01_gradient_fidelity",
+    "ext02_estimators",
     "ext03_why_vanilla_fails",
     "ext05_fixed_points",
 )
