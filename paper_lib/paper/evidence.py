@@ -17,8 +17,7 @@ from paper_lib.fixed_point import Broyden, Implicit
 from paper_lib.paper import extensions, parameters
 from paper_lib.paper.locatello import PREDICTORS, autoencoder, set_prediction
 from paper_lib.paper.parameters import Parameters
-from paper_lib.paper.profiles import REGENERATED_IMAGES, SHORT_SEEDS, data_sets, slate
-from paper_lib.paper.regeneration import RegenerationRunConfig
+from paper_lib.paper.profiles import SHORT_SEEDS, data_sets, regenerated, slate
 from paper_lib.runs import ROOT, RunConfig, folder_of, run_id, with_needs
 from paper_lib.runs.provenance import commit
 from paper_lib.system import following
@@ -34,9 +33,9 @@ def evidence(given: Parameters) -> dict[str, list[RunConfig]]:
     no_decay, no_clip = {"training__decay_steps": None}, {"training__clip": None}
     no_warmup = {"training__warmup_steps": 0}
     groups = {
-        "flagship": _scored(_pair(given, "flagship", THREE)),
+        "flagship": _scored(given, _pair(given, "flagship", THREE)),
         "pair": _pair(given, "sweep", FIVE),
-        "flagship, ShapeStacks": _scored(_pair(given, "flagship", THREE, **stacks)),
+        "flagship, ShapeStacks": _scored(given, _pair(given, "flagship", THREE, **stacks)),
         "short": _pair(given, "short", THREE),
         "without clipping": _pair(given, "short", THREE, **no_clip),
         "without warm-up": _pair(given, "short", THREE, **no_warmup),
@@ -60,6 +59,7 @@ def ours(given: Parameters) -> dict[str, list[RunConfig]]:
     """Return the runs of the notebooks beyond the paper that train, by notebook."""
     of = {
         "ext02": extensions.estimators(given, SHORT_SEEDS),
+        "ext02, scored": extensions.estimators_scored(given, SHORT_SEEDS),
         "ext03": extensions.announcers(given),
         "ext04": extensions.when_it_matters(given),
         "ext06": extensions.learned_queries(given),
@@ -115,15 +115,12 @@ def _runs(given: Parameters, scale: str, seeds, variants, **changes) -> list[Run
     ]
 
 
-def _scored(trained: list) -> list[RunConfig]:
+def _scored(given: Parameters, trained: list) -> list[RunConfig]:
     """Return runs, each followed by the scores of its regenerated test images.
 
     Scores need weights, most of which are not committed, so they are made where the run is.
     """
-    runs = []
-    for run in trained:
-        runs += [run, RegenerationRunConfig(slate=run, images=REGENERATED_IMAGES["cpu"])]
-    return runs
+    return [run for pair in zip(trained, regenerated(given, trained)) for run in pair]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -20,7 +20,8 @@ from paper_lib.fixed_point import (
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.locatello import idspn, set_prediction
 from paper_lib.paper.parameters import Parameters
-from paper_lib.paper.profiles import ESTIMATORS_SEEDS, SHORT_SEEDS, complexity, slate
+from paper_lib.paper.profiles import ESTIMATORS_SEEDS, SHORT_SEEDS, complexity, regenerated, slate
+from paper_lib.paper.regeneration import RegenerationRunConfig
 from paper_lib.training.set_prediction import SetPredictionRunConfig
 from paper_lib.training.slate import SLATERunConfig
 
@@ -76,6 +77,15 @@ def estimators(given: Parameters, made: dict = ESTIMATORS_SEEDS) -> dict[str, li
             for seed in seeds_of(given, made)
         ]
     return groups
+
+
+def estimators_scored(
+    given: Parameters, made: dict = ESTIMATORS_SEEDS
+) -> dict[str, list[RegenerationRunConfig]]:
+    """Return ext02's test images, regenerated from their slots and scored with the masks beside:
+    the gradient that is trained with -> runs."""
+    trained = estimators(given, made)
+    return {name: regenerated(given, group) for name, group in trained.items()}
 
 
 def estimators_cost(given: Parameters) -> ComplexityRunConfig:

@@ -18,12 +18,12 @@ from paper_lib.paper.profiles import (
     FLAGSHIP_SEEDS,
     ITERATIONS_STEPS,
     PAIR_SEEDS,
-    REGENERATED_IMAGES,
     SHORT_SEEDS,
     STACKS_SEEDS,
     complexity,
     data_sets,
     has_tricks,
+    regenerated,
     slate,
     with_tricks,
 )
@@ -88,20 +88,7 @@ def flagship(given: Parameters) -> dict[str, list[RegenerationRunConfig]]:
     """Return the pair at the profile's largest scale, and its test images regenerated from their
     slots: method -> runs. Of the committed results these are the seeds that have been made."""
     trained = pair(given, "flagship")
-    return {method: _regenerated(given, group) for method, group in trained.items()}
-
-
-def _regenerated(
-    given: Parameters, trained: list[SLATERunConfig], features: str | None = None
-) -> list[RegenerationRunConfig]:
-    """Return the test images of trained models, regenerated from their slots and scored."""
-    images, network = REGENERATED_IMAGES[given.profile], features or _features(given)
-    return [RegenerationRunConfig(slate=run, images=images, features=network) for run in trained]
-
-
-def _features(given: Parameters) -> str:
-    """Return the network whose features Frechet distances are taken in, unless another is asked."""
-    return "inception" if given.profile == "paper" else "efficientnet-lite0"
+    return {method: regenerated(given, group) for method, group in trained.items()}
 
 
 def solvers(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
@@ -266,7 +253,7 @@ def regeneration(
             f"unknown features {features!r}: choose from {', '.join(frechet.NETWORKS)}"
         )
     trained = generalisation(given, resolutions(given)[-1])
-    return {key: _regenerated(given, group, features) for key, group in trained.items()}
+    return {key: regenerated(given, group, features) for key, group in trained.items()}
 
 
 def segmentation(given: Parameters) -> dict[str, list[AutoencoderRunConfig]]:
@@ -313,6 +300,7 @@ def _solvers_and_cost(given: Parameters) -> dict:
 def _estimators_and_cost(given: Parameters) -> dict:
     return {
         "trained": extensions.estimators(given),
+        "scored": extensions.estimators_scored(given),
         "cost": {"cost": [extensions.estimators_cost(given)]},
     }
 

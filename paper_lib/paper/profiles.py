@@ -15,6 +15,7 @@ from __future__ import annotations
 from paper_lib.models import SLATEConfig
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.overrides import dotted, override
+from paper_lib.paper.regeneration import RegenerationRunConfig
 from paper_lib.training.config import ARITHMETIC, DataConfig, TrainingConfig
 from paper_lib.training.dvae import DVAERunConfig
 from paper_lib.training.slate import SLATERunConfig
@@ -361,6 +362,16 @@ def with_tricks(
     tricks = {f"training__{name}": value for name, value in used.items()}
     steps = TRICKS_STEPS.get(given.profile)
     return slate(given, variant, seed, steps=steps, scale=scale, **(tricks | changes))
+
+
+def regenerated(
+    given, trained: list[SLATERunConfig], features: str | None = None
+) -> list[RegenerationRunConfig]:
+    """Return the test images of trained models, regenerated from their slots and scored, with
+    Frechet distances in FID's features at the paper's scale unless others are asked for."""
+    usual = "inception" if given.profile == "paper" else "efficientnet-lite0"
+    images, network = REGENERATED_IMAGES[given.profile], features or usual
+    return [RegenerationRunConfig(slate=run, images=images, features=network) for run in trained]
 
 
 def has_tricks(given, scale: str | None = None) -> bool:
