@@ -24,6 +24,23 @@ QUOTED = {
         ("implicit, GMRES, 8 steps", AT),
         ("Neumann, 8 terms", AT),
     ],
+    "ext02_estimators": [
+        (gradient, "cross entropy")
+        for gradient in (
+            "unrolled",
+            "one step",
+            "truncated to 2",
+            "phantom, 5 steps",
+            "Neumann, 2 terms",
+            "Neumann, 4 terms",
+            "Neumann, 8 terms",
+            "straight-through",
+            "implicit, Anderson",
+            "implicit, GMRES",
+        )
+    ]
+    + [("phantom, 5 steps", "largest gradient"), ("truncated to 2", "largest gradient")]
+    + [("implicit, GMRES", "step, ms"), ("one step", "step, ms")],
     "ext05_fixed_points": [
         (PAIR, "converge"),
         (PAIR, "agreement, 7"),
