@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from paper_lib.models import DVAE, SLATE, SLATEConfig, fast
+from paper_lib.models import DVAE, fast
 from paper_lib.models.fast import causal_attention as attention_module
 from paper_lib.models.fast.causal_attention import attention, causal_attention
 from paper_lib.models.fast.dropout import dropout
@@ -222,38 +222,3 @@ def test_a_convolution_is_torchs_with_the_channels_last_in_memory():
     ours = fast.conv2d(x, conv.weight, conv.stride, conv.padding)
     assert ours.is_contiguous(memory_format=torch.channels_last)
     assert_same_with_gradients(ours, conv(x), [x, conv.weight])
-
-
-@pytest.mark.parametrize("images", [1, 2, 5])
-def test_tokens_are_the_same_on_several_threads(images):
-    torch.manual_seed(0)
-    config = SLATEConfig(
-        image_size=16,
-        vocab_size=8,
-        d_model=8,
-        slot_size=8,
-        mlp_hidden_size=8,
-        num_slots=3,
-        num_dec_blocks=1,
-        num_heads=2,
-    )
-    model = SLATE(config).eval()
-    slots = torch.randn(images, 3, 8)
-    expected = model.generate_tokens(slots)
-    assert len(expected.unique()) > 1
-    seen, threads = [], []
-
-    def progress(positions):
-        threads.append(torch.get_num_threads())
-        for position in positions:
-            seen.append(position)
-            yield position
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        assert torch.equal(fast.generate_tokens(model, slots, progress), expected)
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
-    assert seen == list(range(16)) and threads == [1 if images > 1 else 3]

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from paper_lib.explore.trajectory import Trajectory
-from paper_lib.models import SLATE, fast
+from paper_lib.models import SLATE
 from paper_lib.training.task import to_uint8
 
 STATIC = Path(__file__).parent / "static"
@@ -111,7 +111,7 @@ def pictures_of(
 @torch.no_grad()
 def generate(model: SLATE, slots: Tensor, progress=None) -> np.ndarray:
     """slots (B, K, D) -> pictures (B, H, W, 3) uint8; `progress` as in `pictures_of`."""
-    return to_uint8(model.decode_tokens(fast.generate_tokens(model, slots, progress)))
+    return to_uint8(model.decode_tokens(model.generate_tokens(slots, progress)))
 
 
 def image_url(image: np.ndarray, format: str = "webp") -> str:

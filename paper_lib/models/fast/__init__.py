@@ -7,7 +7,6 @@ Nothing here is part of a model: each name stands for a plain form that computes
     PixelShuffleDecoder   nn.Sequential, of the layers of the dVAE's decoder
     conv2d, softmax, log_softmax, channels_last
                           torch's own, with the channels last in memory
-    generate_tokens       SLATE.generate_tokens, with a part of the images on each thread
 
 Dropout draws other numbers than torch's; without it, each result is the plain form's but for the
 rounding.
@@ -16,7 +15,6 @@ rounding.
 from paper_lib.models.fast.causal_attention import attention
 from paper_lib.models.fast.convolution import channels_last, conv2d, log_softmax, softmax
 from paper_lib.models.fast.dropout import Dropout, eager_on_cpu
-from paper_lib.models.fast.generation import generate_tokens
 from paper_lib.models.fast.pixel_shuffle import PixelShuffleDecoder
 
 __all__ = [
@@ -26,7 +24,6 @@ __all__ = [
     "channels_last",
     "conv2d",
     "eager_on_cpu",
-    "generate_tokens",
     "log_softmax",
     "softmax",
 ]
