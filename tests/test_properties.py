@@ -470,3 +470,15 @@ def test_an_image_that_is_no_number_spoils_no_other(pair, value):
     others = [0, 2]
     torch.testing.assert_close(spoilt.value[others], whole.value[others], rtol=1e-9, atol=1e-9)
     assert not spoilt.converged[1]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=repr)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_find_nothing_and_say_so(pair, value):
+    torch.manual_seed(0)
+    attention = SlotAttention(4, 6, 8, *pair).double()
+    for parameter in attention.parameters():
+        parameter.data.fill_(value)
+    found = attention(torch.randn(3, 5, 4).double(), torch.randn(3, 2, 6).double())
+    assert not found.converged.any() and found.failed.all()
+    assert found.value.shape == (3, 2, 6)
