@@ -127,7 +127,7 @@ def _tables() -> Path:
 def faults(
     works: list[str], kills: int, rng: np.random.Generator, folder: Path, start: Callable
 ) -> Iterator[Fault]:
-    """Yield so many kills of each work, a fifth of it of the slow ones.
+    """Yield so many kills of each work, an eighth of it of the slow ones.
 
     start   start(function, *arguments) starts a process in this environment, and returns it
     """
@@ -142,7 +142,7 @@ def faults(
         if work == WRITING:
             yield from _kills_while_writing(kills, rng, base, whole, expected, start)
             continue
-        for number in range(-(-kills // 5) if work in SLOW else kills):
+        for number in range(-(-kills // 8) if work in SLOW else kills):
             delay = float(rng.uniform(0.05, 0.95)) * seconds
 
             def meet(work=work, base=base, delay=delay, number=number, expected=expected) -> str:
@@ -179,7 +179,11 @@ def _meet(work: str, delay: float, expected: dict, start: Callable) -> str:
 
 def _ensure_it_goes_on(work: str, expected: dict, start: Callable) -> None:
     _until_the_end(start(perform, work))
-    found = made(work)
+    ensure_same(made(work), expected)
+
+
+def ensure_same(found: dict, expected: dict) -> None:
+    """Raise AssertionError, with a name, if a file is missing, too many, or another."""
     assert set(found) == set(expected), set(found) ^ set(expected)
     for name, content in expected.items():
         assert found[name] == content, f"{name} is not that of an undisturbed process"

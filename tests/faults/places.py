@@ -134,7 +134,7 @@ def _vanish(work: str, gone: Path, delay: float, expected: dict, start: Callable
     process.join(600)
     assert process.exitcode in (0, 1), f"ended with {process.exitcode}"
     perform(work, start)  # whatever is left or was made meanwhile, it makes the rest
-    assert kills.made(work) == expected
+    kills.ensure_same(kills.made(work), expected)
     return RESUMED if was_at_work else HARMLESS
 
 
@@ -166,7 +166,7 @@ def full(folder: Path, start: Callable) -> Iterator[Fault]:
                 said = (place / "said").read_text()
                 assert str(place / "mounted") in said, f"an error that names no file: {said}"
                 assert not (place / "there").read_text(), "it was done, or said so"
-                assert kills.made(work) == expected
+                kills.ensure_same(kills.made(work), expected)
             return RESUMED
 
         yield Fault("full disk: training", f"room for {share:.0%}", meet)
@@ -191,7 +191,7 @@ def checkouts(folder: Path, start: Callable) -> Iterator[Fault]:
             os.environ["PYTHONPATH"] = str(checkout)
             done = _in_namespace(flags, script, checkout, *kills.BATCH)
             assert done.returncode == 0, f"{done.returncode}: {done.stderr[-2_000:]}"
-            assert _without_commit(kills.made("batch")) == expected
+            kills.ensure_same(_without_commit(kills.made("batch")), expected)
         return HARMLESS
 
     names = {

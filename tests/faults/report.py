@@ -17,7 +17,7 @@ disk is full, its folders vanish, the checkout cannot be written to, has a name 
 or no network; parameters and arguments make no sense; processes want the same at once, find the
 locks of the dead, and a clock that was set back; and they are killed (SIGKILL), {kills} times here,
 at random moments of their work and at the files that they put into their places, and started again
-(`make faults` kills few of each kind, `make faults KILLS=15` 126). `make test` tries a sample.
+(`make faults` kills few of each kind, `make faults KILLS=15` 124). `make test` tries a sample.
 
 **{tried:,} faults tried, {survived:,} survived.** Seed {seed}, {minutes:.0f} minutes;
 commit {commit}, Python {python}, torch {torch}.
