@@ -9,6 +9,8 @@
 # make bench     time what matters, beside other people's code; with nothing else running
 #                (SLATE_CODE=folder for the authors')
 # make lock      write requirements.lock anew, for maintainers
+# make versions  try the lowest and the highest versions that pyproject.toml allows, for maintainers
+#                (PYTHON=python3.12)
 
 PROFILE ?= quick
 ONLY    ?=
@@ -21,12 +23,21 @@ BIN  := .venv/bin
 DONE := .venv/installed
 READ := .venv/installed-site
 
-.PHONY: figures explore test site verify faults evidence lab bench setup stored lock
+# the programs of an environment know their place: in a checkout that was moved, or copied with all
+# that is in it, they would fail, or run the code that lies in the old place
+MOVED := $(shell test -f .venv/bin/activate && ! test -L .venv && \
+	{ grep -qF "$$(pwd -P)/.venv" .venv/bin/activate || echo moved; })
+
+.PHONY: figures explore test site verify faults evidence lab bench setup stored lock versions moved
 .DELETE_ON_ERROR:
 
 setup: $(DONE)
 
-$(DONE): pyproject.toml
+moved:
+	@echo "This checkout was set up in another place: its .venv is set up anew"
+	@rm -rf .venv
+
+$(DONE): pyproject.toml $(MOVED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -d .venv || { echo "Setting up .venv (once; PyTorch is a large download)"; $(PYTHON) -m venv .venv; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
@@ -74,7 +85,7 @@ lab: setup
 	@$(BIN)/jupyter lab notebooks
 
 explore: setup
-	@JUPYTER_PATH=$(CURDIR)/paper_lib/explore $(BIN)/voila notebooks/explore_slots.ipynb \
+	@JUPYTER_PATH="$(CURDIR)/paper_lib/explore" $(BIN)/voila notebooks/explore_slots.ipynb \
 		--template=plain --Voila.ip=127.0.0.1 --port=$(PORT) --no-browser
 
 bench: setup
@@ -93,3 +104,7 @@ lock: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+
+versions: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/python .ci/versions.py $(PYTHON)

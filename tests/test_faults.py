@@ -21,6 +21,9 @@ def rng():
 
 # ---- rotten files ----
 
+OWN_FILES = [rot.checkpoint_files, rot.cache_files, rot.config_files]
+OWN_FILES += [rot.scene_files, rot.notebook_files, rot.count_files]
+
 
 @pytest.mark.parametrize("which", ["dvae", "IN"])
 def test_rotten_files_of_a_run(smoke, rng, which):
@@ -29,7 +32,7 @@ def test_rotten_files_of_a_run(smoke, rng, which):
     assert set(tally.counts) >= {"a run's metrics.csv", "a run's weights.safetensors"}
 
 
-@pytest.mark.parametrize("made", [rot.checkpoint_files, rot.cache_files, rot.config_files])
+@pytest.mark.parametrize("made", OWN_FILES)
 def test_rotten_files_of_our_own(tmp_path, rng, made):
     assert survived(rot.faults(made(tmp_path / "made"), rng, cuts=5, flips=20)).total() >= 30
 
@@ -80,6 +83,6 @@ def test_races(process, tmp_path):
 # ---- kills (those of rendering, SLATE and the dVAE are in test_data and test_resuming) ----
 
 
-@pytest.mark.parametrize("work", ["autoencoder", "set prediction"])
+@pytest.mark.parametrize("work", ["autoencoder", "set prediction", "writing of results"])
 def test_a_kill(process, tmp_path, rng, work):
     survived(kills.faults([work], 1, rng, tmp_path, process))

@@ -12,11 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paper_lib.fixed_point import (
+    GMRES,
     Anderson,
     Broyden,
+    Checkpointed,
     Implicit,
     Iteration,
     Neumann,
+    Phantom,
+    StraightThrough,
+    Truncated,
     Unrolled,
     fixed_point,
 )
@@ -272,23 +277,40 @@ def test_a_map_that_stops_being_a_number(solver, value):
 
 
 SEARCHED = Broyden(100, tol=1e-12)
+LINEAR = [Iteration(400, tol=1e-12), *BLACK_BOXES, GMRES(6, tol=1e-12)]
+
+# Every adjoint, with a solver of the forward search that it can be paired with. What is searched
+# for, forward or backward, is searched for so far that no order of the sums can be seen in it.
+EVERY = [
+    (SEARCHED, Neumann()),
+    (SEARCHED, Neumann(4, damping=0.5)),
+    *((SEARCHED, Implicit(solver)) for solver in LINEAR),
+    (Iteration(5), Unrolled()),
+    (Iteration(200, tol=1e-9), Unrolled()),
+    (Iteration(5), Checkpointed()),
+    (Iteration(5), Truncated(3)),
+    (SEARCHED, Phantom(4)),
+    (Anderson(100, tol=1e-12), StraightThrough()),
+]
+each_pair = pytest.mark.parametrize("pair", EVERY, ids=repr)
 
 
-def gradient(problem, adjoint, solver=SEARCHED):
+def gradient(problem, adjoint, solver=SEARCHED, dtype=torch.float64):
     """The gradient of a weighted sum with respect to b, (batch, dim)."""
-    b = problem.b.clone().requires_grad_()
+    b = problem.b.to(dtype, copy=True).requires_grad_()
     found = fixed_point(
-        Problem(problem.matrix, b, None).f, problem.z0, solver=solver, adjoint=adjoint
+        Problem(problem.matrix, b, None).f, problem.z0.to(dtype), solver=solver, adjoint=adjoint
     )
-    weights = torch.linspace(1, 2, found.value.numel(), dtype=torch.float64)
-    (found.value.flatten() * weights).sum().backward()
-    return b.grad, found.value.detach(), weights.view_as(b)
+    weights = torch.linspace(1, 2, problem.b.shape[1], dtype=dtype).expand_as(b)
+    (found.value * weights).sum().backward()
+    return b.grad, found.value.detach(), weights
 
 
-def dense(problem, value, weights, terms=None):
+def dense(problem, value, weights, terms=None, damping=1.0):
     """The same by dense linear algebra: g (I - J)^-1 D, or so many terms of its series.
 
-    With D the diagonal of tanh' at the value, df/db = D and J = D A.
+    With D the diagonal of tanh' at the value, df/db = D and J = D A. A damped map is z + damping
+    (f(z) - z).
     """
     rows = []
     for z, g in zip(value, weights):
@@ -298,12 +320,14 @@ def dense(problem, value, weights, terms=None):
         if terms is None:
             series = torch.linalg.inv(identity - jacobian)
         else:
-            series = sum(torch.linalg.matrix_power(jacobian, i) for i in range(terms))
+            damped = (1 - damping) * identity + damping * jacobian
+            powers = [torch.linalg.matrix_power(damped, i) for i in range(terms)]
+            series = damping * sum(powers)
         rows.append(g @ series @ slope)
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("solver", [Iteration(400, tol=1e-12), *BLACK_BOXES], ids=repr)
+@pytest.mark.parametrize("solver", LINEAR, ids=repr)
 @some
 @given(problem=problems())
 def test_the_implicit_gradient_is_that_of_a_dense_solve(solver, problem):
@@ -312,17 +336,93 @@ def test_the_implicit_gradient_is_that_of_a_dense_solve(solver, problem):
 
 
 @some
-@given(problem=problems(), terms=st.integers(1, 6))
-def test_neumanns_gradient_is_so_many_terms(problem, terms):
-    found, value, weights = gradient(problem, Neumann(terms))
-    torch.testing.assert_close(found, dense(problem, value, weights, terms), rtol=1e-7, atol=1e-9)
+@given(problem=problems(), terms=st.integers(1, 6), damping=st.floats(0.1, 1))
+def test_neumanns_gradient_is_so_many_terms(problem, terms, damping):
+    found, value, weights = gradient(problem, Neumann(terms, damping))
+    expected = dense(problem, value, weights, terms, damping)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
 
 
 @some
+@given(problem=problems(), terms=st.integers(1, 6), damping=st.floats(0.1, 1))
+def test_what_is_unrolled_at_the_fixed_point_is_so_many_terms(problem, terms, damping):
+    """The last iterations of a long one, damped iterations after a search, and one application."""
+    long = Iteration(500)
+    for solver, adjoint, series in [
+        (long, Truncated(terms), (terms, 1)),
+        (SEARCHED, Phantom(terms, damping), (terms, damping)),
+        (SEARCHED, StraightThrough(), (1, 1)),
+    ]:
+        found, value, weights = gradient(problem, adjoint, solver)
+        expected = dense(problem, value, weights, *series)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("adjoint", [Unrolled(), Checkpointed()], ids=repr)
+@some
 @given(problem=problems())
-def test_unrolled_far_enough_the_gradient_is_the_implicit_one(problem):
-    found, value, weights = gradient(problem, Unrolled(), Iteration(500))
+def test_unrolled_far_enough_the_gradient_is_the_implicit_one(adjoint, problem):
+    found, value, weights = gradient(problem, adjoint, Iteration(500))
     torch.testing.assert_close(found, dense(problem, value, weights), rtol=1e-6, atol=1e-8)
+
+
+@each_pair
+@some
+@given(problem=problems(smallest_batch=2), data=st.data())
+def test_the_order_of_the_batch_changes_no_gradient(pair, problem, data):
+    solver, adjoint = pair
+    order = list(data.draw(st.permutations(range(len(problem.z0)))))
+    found, value, _ = gradient(problem, adjoint, solver)
+    permuted, permuted_value, _ = gradient(problem.only(order), adjoint, solver)
+    torch.testing.assert_close(value[order], permuted_value, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found[order], permuted, rtol=1e-6, atol=1e-7)
+
+
+@each_pair
+@some
+@given(problem=problems(smallest_batch=2))
+def test_a_samples_gradient_is_not_moved_by_its_neighbours(pair, problem):
+    """A batch of one has the gradient that its sample has among others."""
+    solver, adjoint = pair
+    found, _, _ = gradient(problem, adjoint, solver)
+    alone, _, _ = gradient(problem.only(slice(0, 1)), adjoint, solver)
+    torch.testing.assert_close(found[:1], alone, rtol=1e-6, atol=1e-7)
+
+
+@each_pair
+@some
+@given(problem=problems(smallest_batch=2), value=st.sampled_from([float("nan"), float("inf")]))
+def test_a_gradient_that_is_no_number_stays_with_its_sample(pair, problem, value):
+    solver, adjoint = pair
+    expected, _, _ = gradient(problem, adjoint, solver)
+    problem.b[1:] = value * problem.matrix.new_ones(problem.b[1:].shape)
+    if value == float("inf"):
+        problem.z0[1:] = value  # tanh of an infinite b alone is 1
+    found, _, _ = gradient(problem, adjoint, solver)
+    torch.testing.assert_close(found[:1], expected[:1], rtol=1e-6, atol=1e-7)
+
+
+@each_pair
+@some
+@given(problem=problems(), dtype=st.sampled_from(DTYPES))
+def test_a_gradient_has_the_type_of_what_it_is_of(pair, problem, dtype):
+    solver, adjoint = pair
+    found, value, _ = gradient(problem, adjoint, solver, dtype)
+    assert found.dtype == value.dtype == dtype and found.shape == problem.b.shape
+    assert found.isfinite().all(), "a contraction's gradient is bounded"
+
+
+@each_pair
+def test_a_gradient_of_a_map_without_a_fixed_point_is_no_error(pair):
+    """The map's derivative is known, all the same; what is said of the search says the rest."""
+    solver, adjoint = pair
+    b = torch.ones(3, 2, requires_grad=True)
+    found = fixed_point(
+        lambda z: without_fixed_point(z) * b, torch.zeros(3, 2), solver=solver, adjoint=adjoint
+    )
+    assert not found.converged.any()
+    found.value.sum().backward()
+    assert b.grad.shape == b.shape
 
 
 # ---- slot attention ----
@@ -332,12 +432,17 @@ PAIRS = [
     (Iteration(3), Neumann()),
     (Broyden(5), Implicit(Broyden(5))),
     (Anderson(5), Neumann()),
+    (Broyden(5), Implicit(GMRES(5))),
+    (Iteration(3), Checkpointed()),
+    (Iteration(3), Truncated(2)),
+    (Broyden(5), Phantom(2)),
+    (Anderson(5), StraightThrough()),
 ]
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=repr)
 @pytest.mark.parametrize("batch, tokens, slots", [(1, 1, 1), (1, 5, 1), (1, 1, 3), (2, 4, 3)])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_slot_attention_of_one_of_everything(pair, batch, tokens, slots, dtype):
     torch.manual_seed(0)
     attention = SlotAttention(4, 6, 8, *pair).to(dtype)
@@ -365,3 +470,15 @@ def test_an_image_that_is_no_number_spoils_no_other(pair, value):
     others = [0, 2]
     torch.testing.assert_close(spoilt.value[others], whole.value[others], rtol=1e-9, atol=1e-9)
     assert not spoilt.converged[1]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=repr)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_find_nothing_and_say_so(pair, value):
+    torch.manual_seed(0)
+    attention = SlotAttention(4, 6, 8, *pair).double()
+    for parameter in attention.parameters():
+        parameter.data.fill_(value)
+    found = attention(torch.randn(3, 5, 4).double(), torch.randn(3, 2, 6).double())
+    assert not found.converged.any() and found.failed.all()
+    assert found.value.shape == (3, 2, 6)

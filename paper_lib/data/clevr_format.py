@@ -80,11 +80,14 @@ def properties(objects: Sequence[Object], max_objects: int) -> np.ndarray:
     the position, scaled from [-3, 3] to [0, 1]; 3-4 size, 5-6 material, 7-9 shape and 10-17 colour,
     each one-hot (see ONE_HOT); 18 is one. Rows beyond the last object are zero.
 
-    Raises ValueError for a name that CLEVR does not know.
+    Raises ValueError for a name that CLEVR does not know, and for a position that is none.
     """
     rows = np.zeros((max_objects, PROPERTY_COLUMNS), dtype=np.float32)
     for row, item in zip(rows, objects, strict=False):
-        row[:3] = (np.array(item.position) + POSITION_LIMIT) / (2 * POSITION_LIMIT)
+        position = np.array(item.position, dtype=float)
+        if position.shape != (3,) or not np.isfinite(position).all():
+            raise ValueError(f"a position is three numbers, not {item.position}")
+        row[:3] = (position + POSITION_LIMIT) / (2 * POSITION_LIMIT)
         for name, (first, values) in ONE_HOT.items():
             row[first + values.index(getattr(item, name))] = 1
         row[-1] = 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from string import Template
 
@@ -22,6 +23,7 @@ from paper_lib.models import SLATE
 from paper_lib.paper import figures, parameters, results, styles, tables
 from paper_lib.paper.captions import caption
 from paper_lib.paper.parameters import Parameters
+from paper_lib.paper.profiles import PROFILES
 from paper_lib.runs import ROOT, get, get_all
 from paper_lib.system.files import whole
 from paper_lib.system.progress import bar
@@ -128,16 +130,21 @@ def _numbers(scored: dict, runs: dict) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m paper_lib.explore.page", description=__doc__)
-    parser.add_argument("--profile", default="cpu")
+    parser.add_argument("--profile", choices=PROFILES, default="cpu")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "explore.html")
     chosen = parser.parse_args(arguments)
-    content = page(parameters.check(chosen.profile))
-    with whole(chosen.out) as temporary:
-        temporary.write_text(content)
+    try:
+        content = page(parameters.check(chosen.profile))
+        with whole(chosen.out) as temporary:
+            temporary.write_text(content)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
     print(f"{chosen.out}: {len(content) / 1e6:.1f} MB")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,7 @@ from PIL import Image
 from paper_lib.paper.parameters import KEPT_SCENES, Parameters
 from paper_lib.runs import results_root
 from paper_lib.system.files import whole
+from paper_lib.system.reading import BrokenFile, read_arrays
 from paper_lib.training.config import DataConfig
 
 
@@ -18,18 +19,22 @@ def scenes(data: DataConfig, given: Parameters, least: int = 1) -> tuple[np.ndar
 
     A mask is 0 for the background and k for the k-th object. The scenes are kept in
     results/<profile>/scenes; where they are not, they are taken from the data set, which may have
-    to be rendered first. Raises ValueError where they are fewer than `least`.
+    to be rendered first. Raises ValueError where they are fewer than `least`, and BrokenFile.
     """
-    kept = f"{data.name}-{data.size}px-{data.view}.npz"
-    path = results_root() / given.profile / "scenes" / kept
+    name = f"{data.name}-{data.size}px-{data.view}.npz"
+    path = results_root() / given.profile / "scenes" / name
     if not path.exists():
         test = data.load("test")
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as temporary, open(temporary, "wb") as file:
+            images = np.asarray(test.images[:KEPT_SCENES])
             masks = np.asarray(test.masks[:KEPT_SCENES]).astype(np.uint8)
-            np.savez_compressed(file, image=np.asarray(test.images[:KEPT_SCENES]), mask=masks)
-    with np.load(path, allow_pickle=False) as archive:
-        images, masks = archive["image"], archive["mask"]
+            np.savez_compressed(file, image=images, mask=masks, data=path.stem)
+    remedy = f"If it is committed, `git checkout -- {path}`; or delete it, and it is made again"
+    kept = read_arrays(path, remedy)
+    if str(kept.get("data")) != path.stem or not {"image", "mask"} <= kept.keys():
+        raise BrokenFile(path, f"does not hold scenes of {path.stem}", remedy)
+    images, masks = kept["image"], kept["mask"]
     if len(images) < least:
         raise ValueError(
             f"{least} test scenes are asked for, and there are {len(images)} of {data.name}: "

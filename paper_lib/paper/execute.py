@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from paper_lib.paper import figures, plots, tables
+from paper_lib.paper import figures, parameters, plots, tables
 from paper_lib.paper.profiles import PROFILES
 from paper_lib.runs import ROOT
 from paper_lib.system.files import whole
@@ -72,6 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     given = parser.parse_args(arguments)
+    try:
+        parameters.check(given.profile, device=given.device)
+    except ValueError as error:
+        parser.error(str(error))
     source = ROOT / "notebooks" / f"{given.notebook}.ipynb"
     shown = figures.profile_shown(given.notebook, given.profile)
     replayed = shown != given.profile

@@ -128,10 +128,11 @@ def _perform(config: RunConfig, job: Job) -> None:
         # noted at the start: this is the code that runs, whatever is edited meanwhile
         source = provenance(config, job.device)
         summary = config.perform(job) | source
-    parallel.of_first(lambda: _finish(job.folder, summary))
+    parallel.of_first(lambda: _finish(job.folder, description, summary))
 
 
-def _finish(folder: Path, summary: dict) -> None:
+def _finish(folder: Path, description: dict, summary: dict) -> None:
+    write_json(folder / "config.json", description)  # again, as somebody may have removed it
     checksums.write(folder, as_json(summary))
     write_json(folder / "summary.json", summary)
     # those with a point are files that a killed process was writing

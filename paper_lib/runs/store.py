@@ -9,7 +9,6 @@ checkpoint.safetensors instead of these three.
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +19,11 @@ from torch import Tensor
 
 from paper_lib.models import SlotAttention
 from paper_lib.runs import checksums
-from paper_lib.system.reading import BrokenFile, read_json, read_text, reading
+from paper_lib.system.reading import BrokenFile, read_arrays, read_json, read_text, reading
 from paper_lib.training.checkpoint import load_tensors
 from paper_lib.training.slots import load_cell
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST_SAMPLES = 2**30  # bytes of the pictures of a run
 
 
 def results_root() -> Path:
@@ -92,13 +90,7 @@ class RunResult:
         path = self._file("samples.npz")
         if not path.exists():
             return {}
-        with reading(path, checksums.remedy(self.folder)):
-            with zipfile.ZipFile(path) as archive:
-                size = sum(member.file_size for member in archive.infolist())
-            if size > MOST_SAMPLES:
-                raise ValueError(f"{size:,} bytes, more than {MOST_SAMPLES:,}, once unpacked")
-            with np.load(path, allow_pickle=False) as archive:
-                return dict(archive)
+        return read_arrays(path, checksums.remedy(self.folder))
 
     @property
     def has_cell(self) -> bool:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 MOST_TEXT = 2**26  # bytes of a JSON or CSV file of our own; the largest has some 100,000
+MOST_ARRAYS = 2**30  # bytes of an archive of arrays, such as a run's pictures, once unpacked
 
 
 class BrokenFile(ValueError):
@@ -60,6 +64,17 @@ def read_text(path: Path, remedy: str) -> str:
         if path.stat().st_size > MOST_TEXT:
             raise BrokenFile(path, f"is larger than {MOST_TEXT:,} bytes", remedy)
         return path.read_text(encoding="utf-8")
+
+
+def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz archive by their names. Raises BrokenFile."""
+    with reading(path, remedy):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MOST_ARRAYS:
+            raise ValueError(f"{size:,} bytes, more than {MOST_ARRAYS:,}, once unpacked")
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
 
 
 def digest(path: Path) -> str:

@@ -91,7 +91,8 @@ class TrainingRun:
         task = self.task(splits, job)
         name = job.folder.name
         outcome = train(task, self.training, self.seed, job.folder, job.device, description=name)
-        final = parallel.of_first(lambda: keep(task, job.folder))
+        finished = outcome["status"] == "finished"
+        final = parallel.of_first(lambda: keep(task, job.folder, finished))
         cost = {"peak_memory_bytes": peak_memory(job.device)}  # of the first process
         if parallel.world_size() > 1:
             cost["world_size"] = parallel.world_size()
@@ -103,13 +104,18 @@ class TrainingRun:
         return {split: self.data.load(split) for split in ("train", "validation", "test")}
 
 
-def keep(task: Task, folder: Path) -> dict:
+def keep(task: Task, folder: Path, finished: bool) -> dict:
     """Keep a training's pictures, cell and weights; return its last metrics and its final ones.
 
     Where a run diverged they are those of the last checkpoint, whose weights were whole; a run that
-    diverged before its first evaluation has none.
+    diverged before its first evaluation has none. Raises FileNotFoundError where a training that
+    finished has no checkpoint any more.
     """
     checkpoint = folder / "checkpoint.safetensors"
+    if finished and not checkpoint.exists():
+        raise FileNotFoundError(
+            f"{checkpoint} was written, and has vanished: get the run once more, and it starts anew"
+        )
     if not checkpoint.exists():
         return {}
     task.model.load_state_dict(model_weights(checkpoint))

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from faults import disk, hostile, inputs, kills, races, rot
+from faults import disk, hostile, inputs, kills, places, races, rot
 from faults.fault import Tally
 from faults.report import report
 from paper_lib import runs
@@ -28,7 +28,7 @@ from paper_lib.paper import profiles
 from paper_lib.system.arguments import count
 from paper_lib.system.files import whole
 
-KINDS = ("rot", "hostile", "disk", "input", "races", "kills")
+KINDS = ("rot", "hostile", "disk", "places", "input", "races", "kills")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,6 +74,8 @@ def _try(kind: str, tally: Tally, folder: Path, rng: np.random.Generator, given)
                 tally.meet(make(folder / f"files-{number}"))
         elif kind == "disk":
             tally.meet(disk.faults(folder / "full"))
+        elif kind == "places":
+            tally.meet(places.faults(folder / places.ODD, rng, kills.starter()))
         elif kind == "input":
             for which in ("parameters", "commands"):
                 _input(which, tally, given)

@@ -153,6 +153,9 @@ def layout_faults(folder: Path) -> Iterator[Fault]:
         tried += [(root / text, texts | {"names that lead elsewhere": named.encode()})]
         if name == "coco":
             tried.append((root / text, {w: labels(root / text, s) for w, s in SHAPES.items()}))
+        if name.startswith("clevr"):
+            places_of = {w: placed(root / text, place) for w, place in POSITIONS.items()}
+            tried.append((root / text, places_of))
         for path, contents in tried:
             for what, content in contents.items():
 
@@ -177,6 +180,22 @@ SHAPES = {  # of an instance, hostile to who draws it
     "negative run lengths": {"counts": [-5, 10], "size": [32, 48]},
     "compressed run lengths of noise": {"counts": "\x7f~}zzz" * 1_000, "size": [32, 48]},
 }
+
+
+POSITIONS = {  # of an object
+    "a position that is not a number": [float("nan"), 0, 0],
+    "an infinite position": [0, float("-inf"), 0],
+    "a position of one number": [1],
+    "a position of words": ["here", "and", "there"],
+}
+
+
+def placed(path: Path, position: list) -> bytes:
+    """Return CLEVR's scenes, or one of them, with an object's position exchanged."""
+    content = json.loads(path.read_bytes())
+    scene = content["scenes"][0] if "scenes" in content else content
+    scene["objects"][0]["3d_coords"] = position
+    return json.dumps(content).encode()
 
 
 def labels(path: Path, shape) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 
 from paper_lib import data, runs
 from paper_lib.data import __main__ as data_command
+from paper_lib.explore import page
 from paper_lib.models import IDSPN, SLATE, SetPredictor, SlotAttentionAutoEncoder
-from paper_lib.paper import batch, evidence, figures, parameters, profiles, verify
+from paper_lib.paper import batch, evidence, execute, figures, parameters, profiles, verify
 from paper_lib.runs import __main__ as runs_command
 
 SMOKE = parameters.check("smoke")
@@ -171,6 +173,8 @@ OPTIONS = {
     batch.main: ["--only", "--jobs", "--device"],
     evidence.main: ["--jobs", "--list"],
     verify.main: ["--steps", "--jobs", "--group"],
+    execute.main: ["--device", "fig02_one_line", "out.ipynb"],
+    page.main: ["--profile", "--out"],
     data_command.main: ["--size", "--num-scenes", "--max-items", "--door", "--split", "--seed"]
     + ["--min-objects", "--max-objects", "--samples-per-pixel", "--workers", "--view", "--files"]
     + ["--mitsuba-variant", "--num-crops", "--crop", "--out", "--root"],
@@ -178,6 +182,7 @@ OPTIONS = {
 FIRST = {
     runs_command.main: ["smoke", "cpu"],
     batch.main: ["smoke", "paper"],
+    execute.main: ["smoke", "quick"],
     data_command.main: ["render", "check", "preview", "card"],
 }
 HELPFUL = [*data.DATASETS, "cpu", "cuda", "smoke", "fig01_overview", "flagship", "generator"]
@@ -211,6 +216,8 @@ def check_command(command: Callable, arguments: list[str]) -> None:
         for place in (
             "paper_lib.runs.perform._perform",
             "paper_lib.paper.batch._snakemake",
+            "paper_lib.paper.execute.execute",
+            "paper_lib.explore.page.page",
             "paper_lib.paper.evidence._perform",
             "paper_lib.paper.verify.ProcessPoolExecutor",
             "paper_lib.data.cache.Cache.complete",
@@ -218,6 +225,7 @@ def check_command(command: Callable, arguments: list[str]) -> None:
         ):
             stack.enter_context(patch(place, perform))
         stack.enter_context(patch("paper_lib.paper.evidence.commit", lambda: "0" * 40))
+        stack.enter_context(patch.dict(os.environ))  # a replay has its own
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
         try:

@@ -1,8 +1,9 @@
 """Kills: SIGKILL at a random moment, then the same command again.
 
 Killed is the process that does the work; of the command that makes all figures, once the command
-and once its Snakemake alone. What comes of it must be bit for bit what an undisturbed process
-makes, and no process may be left of the killed one.
+and once its Snakemake alone; and a short training whenever it puts a file into its place. What
+comes of it must be bit for bit what an undisturbed process makes, and no process may be left of the
+killed one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -39,20 +41,18 @@ def _longer(config, steps: int):
     return replace(config, training=training)
 
 
-def _slate():
-    return _longer(profiles.slate(SMOKE, "IN", 0), 40)
-
-
 CONFIGS = {
     "dVAE": lambda: _longer(profiles.slate(SMOKE, "IN", 0).dvae, 80),
-    "SLATE": _slate,
+    "SLATE": lambda: _longer(profiles.slate(SMOKE, "IN", 0), 40),
     "autoencoder": lambda: _longer(locatello.autoencoder(SMOKE, "IN", 0), 40),
     "set prediction": lambda: _longer(locatello.set_prediction(SMOKE, "IN", 0), 40),
+    "writing of results": lambda: _longer(profiles.slate(SMOKE, "IN", 0), 8),
     "regeneration": lambda: RegenerationRunConfig(
         slate=profiles.slate(SMOKE, "IN", 0), images=8, features="efficientnet-lite0"
     ),
 }
 SLOW = ("batch", "Snakemake")  # the same work; what is killed differs
+WRITING = "writing of results"
 WORKS = ("rendering", *CONFIGS, "papermill", *SLOW)
 
 
@@ -127,7 +127,7 @@ def _tables() -> Path:
 def faults(
     works: list[str], kills: int, rng: np.random.Generator, folder: Path, start: Callable
 ) -> Iterator[Fault]:
-    """Yield so many kills of each work, a fifth of it of the slow ones.
+    """Yield so many kills of each work, an eighth of it of the slow ones.
 
     start   start(function, *arguments) starts a process in this environment, and returns it
     """
@@ -139,7 +139,10 @@ def faults(
         with at(whole):
             seconds = _until_the_end(start(perform, work))
             expected = made(work)
-        for number in range(-(-kills // 5) if work in SLOW else kills):
+        if work == WRITING:
+            yield from _kills_while_writing(kills, rng, base, whole, expected, start)
+            continue
+        for number in range(-(-kills // 8) if work in SLOW else kills):
             delay = float(rng.uniform(0.05, 0.95)) * seconds
 
             def meet(work=work, base=base, delay=delay, number=number, expected=expected) -> str:
@@ -170,12 +173,72 @@ def _meet(work: str, delay: float, expected: dict, start: Callable) -> str:
         was_killed = process.exitcode == -signal.SIGKILL
     ensure_none_left(mark)
     process.join()
+    _ensure_it_goes_on(work, expected, start)
+    return RESUMED if was_killed else HARMLESS
+
+
+def _ensure_it_goes_on(work: str, expected: dict, start: Callable) -> None:
     _until_the_end(start(perform, work))
-    found = made(work)
+    ensure_same(made(work), expected)
+
+
+def ensure_same(found: dict, expected: dict) -> None:
+    """Raise AssertionError, with a name, if a file is missing, too many, or another."""
     assert set(found) == set(expected), set(found) ^ set(expected)
     for name, content in expected.items():
         assert found[name] == content, f"{name} is not that of an undisturbed process"
-    return RESUMED if was_killed else HARMLESS
+
+
+# ---- kills at every file that is written ----
+
+MOMENTS = ("half written", "written and not in its place", "in its place")
+
+
+def _kills_while_writing(
+    kills: int, rng, base: Path, whole: Path, expected: dict, start: Callable
+) -> Iterator[Fault]:
+    """Yield kills at different files of a training, each half written, whole, or in its place."""
+    again = whole.with_name(f"{whole.name}-again")
+    shutil.copytree(base, again)
+    with at(again):
+        log = again / "files"
+        _until_the_end(start(_dying, WRITING, str(log), None, ""))
+        files = log.read_text().split()
+    every = [(number, moment) for number in range(len(files)) for moment in MOMENTS]
+    for index in rng.choice(len(every), min(kills, len(every)), replace=False):
+        number, moment = every[index]
+
+        def meet(number=number, moment=moment, index=index) -> str:
+            place = base.with_name(f"{base.name}-{index}")
+            shutil.copytree(base, place)
+            with at(place):
+                process = start(_dying, WRITING, str(place / "files"), number, moment)
+                process.join()
+                assert process.exitcode == -signal.SIGKILL
+                _ensure_it_goes_on(WRITING, expected, start)
+            return RESUMED
+
+        yield Fault(f"kill: {WRITING}", f"{files[number]}, file {number}, {moment}", meet)
+
+
+def _dying(work: str, log: str, last: int | None, moment: str) -> None:
+    """Do a work, note the files that are put into their places, and die at one of them."""
+    put, done = os.replace, []
+
+    def replace_or_die(temporary, path):
+        dies = len(done) == last
+        done.append(path)
+        with open(log, "a") as file:
+            file.write(f"{Path(path).name}\n")
+        if dies and moment == MOMENTS[0]:
+            os.truncate(temporary, os.path.getsize(temporary) // 2)
+        if not dies or moment == MOMENTS[2]:
+            put(temporary, path)
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with patch("paper_lib.system.files.os.replace", replace_or_die):
+        perform(work)
 
 
 def _marked(mark: str, work: str) -> None:

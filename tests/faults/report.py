@@ -13,22 +13,24 @@ HEAD = """# Reliability
 
 Made by `make faults`; do not edit. It breaks things on purpose: files are cut off at {cuts} points,
 changed by a bit at {flips}, emptied, exchanged and removed; hostile ones take their places; the
-disk is full; parameters and arguments make no sense; processes are killed at random moments of
-their work (SIGKILL) and started again, few of each kind here: `make faults KILLS=15` tries 105.
-`make test` tries a sample of the same.
+disk is full, its folders vanish, the checkout cannot be written to, has a name that trips shells,
+or no network; parameters and arguments make no sense; processes want the same at once, find the
+locks of the dead, and a clock that was set back; and they are killed (SIGKILL), {kills} times here,
+at random moments of their work and at the files that they put into their places, and started again
+(`make faults` kills few of each kind, `make faults KILLS=15` 124). `make test` tries a sample.
 
 **{tried:,} faults tried, {survived:,} survived.** Seed {seed}, {minutes:.0f} minutes;
 commit {commit}, Python {python}, torch {torch}.
 
 - *refused*: an error that names the file or the parameter, what is wrong, and what helps
-- *resumed*: killed, started again, and bit for bit what an undisturbed process makes; no process
-  was left of the killed one
+- *resumed*: killed or robbed of its disk, started again, and bit for bit what an undisturbed
+  process makes; no process was left of a killed one
 - *harmless*: the right result nevertheless, such as with a bit changed in the padding of a header,
   or by a process that was done before it could be killed
 - *answered*: senseless input, made up by Hypothesis, that was refused by name or had a right
   result; a command that ends with another status than 0 says why
 - *unseen*: another value, where nothing tells: the authors' pictures and lists come without
-  checksums, and `data.toml` is what a user writes
+  checksums, and `data.toml` and a notebook are what somebody writes
 
 """
 TAIL = """
@@ -57,14 +59,46 @@ What the first runs of this found, and what was done:
 - overrides of a wrong type, counts of zero and below, devices and seeds that are none ended in an
   error from the depths, some after training had begun.
 - a search whose iterates grew until their norm overflowed was reported as converged, in float32.
+- a batch that was killed left Snakemake and its jobs at work, which competed with those of the next
+  call. Every job follows its parent now, and ends with it.
+- a notebook's own parameters (`scenes`, `count`, `door` ...) were not checked; what was too large
+  ended in an `IndexError`.
+- a run whose folder was removed while it trained was finished without its `config.json`, or, at the
+  last moment, without its final metrics. The first is written again, the second is an error.
+- an object of CLEVR's scenes could be at a position that is not a number, or is one number for
+  three; the scenes that are kept for readers were read as they were, whatever had become of them.
+- a checkout that was moved after its set-up had programs that knew the old place, and failed or ran
+  what lay there: `make` notices, and sets up anew. `make explore` failed where its folder's name
+  had a space.
+- jinja2 3.1.0 and mitsuba 3.6 were allowed, and did not work together with the rest.
+
+## Numbers
+
+Not a number, infinity, maps without a fixed point, maps, solvers and adjoints of a user's own that
+are none, batches of none and of one, one slot and one token in float16, bfloat16, float32 and
+float64 are tried by Hypothesis for each solver and adjoint in `tests/test_properties.py`, part of
+`make test` and not counted above: a value is f(z*), a residual is as said, the order of a batch
+changes no value and no gradient, a sample is not moved by its neighbours. A training whose loss or
+weights stop being numbers ends as *diverged*, with the last weights that were whole.
+
+## Versions
+
+`make versions PYTHON=python3.12` installs the lowest and then the highest versions that
+`pyproject.toml` allows, and has them pass a short suite: solvers and gradients, models, training,
+runs, and a notebook that renders, trains and draws.
+
+@@VERSIONS@@
+
+torch and torchvision are of one version, on which the numbers depend bit for bit.
 
 ## What is not seen
 
 - A change of the authors' files that leaves name and size, and that their format does not tell.
 - A change of a data set of more than half a gigabyte, or of one that was made before rows had
   checksums, or of a run that has none yet.
-- Snakemake's jobs go on when Snakemake alone is killed; what they make is whole, and the next call
-  finds it.
+- A network's file system as such: locks are tried with and without `flock`.
+- A disk and a network of a process's own, and a checkout that root cannot write to, where the
+  system gives a user no namespaces (`unshare`): those faults are left out there.
 """
 
 
@@ -84,6 +118,7 @@ def report(tally: Tally, seed: int, seconds: float) -> str:
         survived=tally.total() - len(tally.failures),
         seed=seed,
         minutes=seconds / 60,
+        kills=sum(sum(n.values()) for kind, n in tally.counts.items() if kind.startswith("kill:")),
         commit=commit()[:12],
         python=platform.python_version(),
         torch=torch.__version__.split("+")[0],

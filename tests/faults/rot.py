@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,12 +25,15 @@ import torch
 from toy import PLAIN, Toy
 
 from faults.fault import HARMLESS, REFUSED, UNSEEN, Fault
+from paper_lib import runs
 from paper_lib.data.generators import recipe
-from paper_lib.data.readers import clevr_with_masks, location
+from paper_lib.data.readers import clevr, clevr_with_masks, location
+from paper_lib.explore import scenes
 from paper_lib.fixed_point import Iteration, Unrolled
+from paper_lib.paper import execute, parameters
 from paper_lib.runs import RunResult
-from paper_lib.system.reading import BrokenFile
-from paper_lib.training.config import TrainingConfig
+from paper_lib.system.reading import BrokenFile, read_json
+from paper_lib.training.config import DataConfig, TrainingConfig
 from paper_lib.training.loop import train
 
 CUTS, FLIPS = 20, 20  # of each file
@@ -315,6 +320,59 @@ def state_files(root: Path) -> list[File]:
     return [File(f"data: {name}", made / name, read) for name in names]
 
 
+def scene_files(root: Path) -> list[File]:
+    """Return the test scenes that are kept for readers, beside another set's."""
+
+    class Kept(DataConfig):
+        def load(self, split: str):
+            rng = np.random.default_rng(self.size)
+            shape = (30, self.size, self.size)
+            images = rng.integers(0, 255, (*shape, 3), dtype=np.uint8)
+            return SimpleNamespace(images=images, masks=rng.integers(0, 5, shape))
+
+    given = parameters.check("smoke")
+
+    def read(size: int = 8) -> tuple:
+        kept, os.environ["PAPER_RESULTS"] = os.environ["PAPER_RESULTS"], str(root)
+        try:
+            return scenes.scenes(Kept(name="clevr", size=size), given)
+        finally:
+            os.environ["PAPER_RESULTS"] = kept
+
+    read()
+    read(16)
+    path, other = sorted((root / "smoke/scenes").iterdir(), reverse=True)
+    return [File("scenes to look at", path, read, (other,))]
+
+
+def notebook_files(root: Path) -> list[File]:
+    """Return a notebook, beside another one, as papermill is given it."""
+    paths = []
+    for name in ("fig02_one_line", "fig01_overview"):
+        paths.append(root / name / f"{name}.ipynb")
+        paths[-1].parent.mkdir(parents=True)
+        shutil.copy(runs.ROOT / "notebooks" / paths[-1].name, paths[-1])
+
+    def read() -> dict:
+        execute.ensure_sound(paths[0])
+        return read_json(paths[0], "git checkout")
+
+    # its words and its code may be anything that is valid
+    return [File("notebook", paths[0], read, (paths[1],), proof="nothing")]
+
+
+def count_files(root: Path) -> list[File]:
+    """Return how many objects CLEVR's scenes have, counted once, for limits of their number."""
+    folder, cache = trees.clevr_tree(root / "tree"), root / "cache"
+
+    def read() -> dict:
+        return {**clevr.load_clevr(folder, "train", 8, cache, max_objects=9), "source": None}
+
+    read()
+    (path,) = cache.glob("*-objects.npz")
+    return [File("data: objects.npz", path, read)]
+
+
 def config_files(root: Path) -> list[File]:
     """Return data.toml."""
     for name in ("coco", "clevr"):
@@ -332,4 +390,14 @@ def config_files(root: Path) -> list[File]:
     return [File("data.toml", path, read, proof="nothing")]
 
 
-MAKERS = (checkpoint_files, cache_files, layout_files, tfrecord_files, state_files, config_files)
+MAKERS = (
+    checkpoint_files,
+    cache_files,
+    layout_files,
+    tfrecord_files,
+    state_files,
+    count_files,
+    config_files,
+    scene_files,
+    notebook_files,
+)

@@ -32,7 +32,7 @@ from paper_lib.data.readers.listing import Annotations, Crop, Listing
 from paper_lib.data.readers.tree import Fault, Tree
 from paper_lib.data.splits import SPLITS, check_split, hold_out, random_order, split_rows
 from paper_lib.system.files import whole
-from paper_lib.system.reading import reading
+from paper_lib.system.reading import BrokenFile, read_arrays
 
 MIRROR_LAYOUT = """\
 Expected of clevr_mirror:
@@ -211,8 +211,11 @@ def _object_counts(found: Listing, root: Path) -> np.ndarray:
     # an .npz has checksums, an .npy has none
     path = root / f"{found.name}-files-{found.split}-{found.version}-objects.npz"
     if path.exists():
-        with reading(path, "Delete it, and it is made again"), np.load(path) as archive:
-            return archive["counts"]
+        remedy = "Delete it, and it is made again"
+        counts = read_arrays(path, remedy).get("counts")
+        if counts is None or counts.shape != (len(found.pictures),):
+            raise BrokenFile(path, "does not hold a count for each scene", remedy)
+        return counts
     annotations = found.annotations()
     try:
         rows = [annotations.properties(row) for row in range(len(found.pictures))]

@@ -91,7 +91,10 @@ def floats(found: Features, name: str, count: int) -> np.ndarray:
         content = b""
     if len(content) != 4 * count:
         raise ValueError(f"holds no feature {name!r} of {count:,} floats")
-    return np.frombuffer(content, "<f4")
+    values = np.frombuffer(content, "<f4")
+    if not np.isfinite(values).all():
+        raise ValueError(f"holds a feature {name!r} with what is no number")
+    return values
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
