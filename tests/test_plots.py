@@ -193,6 +193,16 @@ def test_a_diverged_seed_ends_in_a_cross():
     plt.close(fig)
 
 
+def test_a_caption_says_what_bands_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "figures_root", lambda: tmp_path)
+    for columns, said in ((1, False), (2, True)):
+        fig, ax = plots.figure()
+        plots.band(ax, "IN", pd.DataFrame(np.ones((2, columns))))
+        plots.save(fig, "some", parameters.check("smoke"), caption="Where it is from.")
+        assert ("bands their range. Where" in fig.get_supxlabel().replace("\n", " ")) == said
+        plt.close(fig)
+
+
 def test_one_seed_has_no_band():
     fig, ax = plots.figure()
     plots.band(ax, "IN", pd.DataFrame({3: [1.0, 2.0]}), label="here", color="#123456")

@@ -58,6 +58,9 @@ def figure(rows: int = 1, columns: int = 1, height: float = 2.4, **kwargs):
 # ---- what is drawn into axes ----
 
 
+RANGE = "range over seeds"  # what `band` shades, for the caption
+
+
 def band(ax, method: str, values: pd.DataFrame, label: str | None = None, **kwargs) -> None:
     """Draw the mean over seeds as a line and their range as a band, in the method's style.
 
@@ -70,7 +73,8 @@ def band(ax, method: str, values: pd.DataFrame, label: str | None = None, **kwar
     ax.plot(values.index, values.mean(axis=1), label=text, **drawn)
     if values.shape[1] > 1:
         low, high = values.min(axis=1), values.max(axis=1)
-        ax.fill_between(values.index, low, high, color=drawn["color"], alpha=0.18, linewidth=0)
+        shade = {"color": drawn["color"], "alpha": 0.18, "linewidth": 0, "gid": RANGE}
+        ax.fill_between(values.index, low, high, **shade)
     for seed in values:
         what = f"{name(method)}, seed {seed}: diverged here"
         mark_divergence(ax, values[seed], drawn["color"], what)
@@ -203,13 +207,16 @@ def figures_root() -> Path:
 
 
 def save(fig, notebook: str, given, part: str = "", caption: str | None = None) -> None:
-    """Write figures/<profile>/<notebook>[_part].png and .pdf.
+    """Write figures/<profile>/<notebook>[_part].png and .pdf; the caption says what bands are.
 
     given     the notebook's `Parameters`, whose `folder` stands for <profile>
     caption   stands under the figure; unless given, it says the scale and the data of the pair that
               most figures compare
     """
-    text = "\n".join(textwrap.wrap(caption or caption_of(given), CAPTION_CHARACTERS))
+    text = caption or caption_of(given)
+    if any(shade.get_gid() == RANGE for ax in fig.axes for shade in ax.collections):
+        text = f"Lines are means over seeds, bands their range. {text}"
+    text = "\n".join(textwrap.wrap(text, CAPTION_CHARACTERS))
     fig.supxlabel(text, fontsize=6, color="0.35", x=0.01, ha="left")
     for ax in fig.axes:
         _plain_log_axis(ax)
