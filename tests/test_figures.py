@@ -619,8 +619,10 @@ def test_given_seeds_are_those_of_every_run(profile, seeds, expected):
 
 
 def with_seeds():
-    """What notebooks show; but the models to explore, which are the first seeds."""
-    return [notebook for notebook in NOTEBOOKS.values() if notebook is not figures._explored]
+    """What notebooks show; but the models to explore, which are the first seeds, and what is made
+    of fewer seeds than the other sweeps."""
+    fewer = (figures._explored, figures._estimators_and_cost)
+    return [notebook for notebook in NOTEBOOKS.values() if notebook not in fewer]
 
 
 def own_seeds(profile):
