@@ -20,7 +20,9 @@ def mean_and_range(values: pd.Series) -> str:
 
 def from_rows(rows: list[dict]) -> pd.DataFrame:
     """Return a table with a dict a row; what a row says nothing about stays empty."""
-    return pd.DataFrame(rows).astype(object).fillna("")
+    table = pd.DataFrame(rows).astype(object)
+    table[table.isna()] = ""  # `fillna` would give some columns of numbers back, in pandas 2
+    return table
 
 
 def tables_root() -> Path:
