@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from faults import disk, hostile, inputs, kills, races, rot
+from faults import disk, hostile, inputs, kills, places, races, rot
 from faults.fault import Tally
 
 from paper_lib.data.readers import clevr_with_masks
@@ -63,6 +63,19 @@ def test_hostile_files_of_data(tmp_path, made, monkeypatch):
 
 def test_a_full_disk(tmp_path):
     assert survived(disk.faults(tmp_path)).total() == 35
+
+
+# ---- places ----
+
+
+def test_a_folder_that_vanishes(process, tmp_path, rng):
+    cases = (("dVAE", "results/smoke/runs"),)
+    survived(places.vanishing(tmp_path / places.ODD, rng, process, cases, times=1))
+
+
+@pytest.mark.skipif(not places.namespaces(), reason="no disk of one's own can be had here")
+def test_a_disk_that_fills_up_while_a_run_trains(process, tmp_path):
+    survived(places.full(tmp_path / places.ODD, process, room=(1.0,)))
 
 
 # ---- senseless input ----

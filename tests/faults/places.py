@@ -24,6 +24,7 @@ from paper_lib import runs
 
 ODD = "für alle – 結果 $HOME 'x'"  # a folder's name, with what shells and URLs trip over
 ROOM = (0.1, 0.5, 1.0, 1.5)  # of what a run comes to in the end; checkpoints need more
+VANISHING = (("SLATE", "results/smoke/runs"), ("SLATE", "results"), ("rendering", "data"))
 
 # In a namespace: a small disk, on which a work ends for want of room; then it has more.
 FULL_DISK = """
@@ -88,14 +89,14 @@ def namespaces() -> bool:
 
 
 def vanishing(
-    folder: Path, rng: np.random.Generator, start: Callable, times: int = 4
+    folder: Path,
+    rng: np.random.Generator,
+    start: Callable,
+    cases: tuple[tuple[str, str], ...] = VANISHING,
+    times: int = 4,
 ) -> Iterator[Fault]:
-    """Yield folders that vanish while a run is trained, or while scenes are rendered."""
-    for work, below in [
-        ("SLATE", "results/smoke/runs"),
-        ("SLATE", "results"),
-        ("rendering", "data"),
-    ]:
+    """Yield folders that vanish, at so many moments each, while a work is done in them."""
+    for work, below in cases:
         base, whole = (folder / f"{work}-{below}-{which}".replace("/", "-") for which in "bw")
         with kills.at(base):
             kills.prepare(work)
@@ -141,7 +142,7 @@ def _vanish(work: str, gone: Path, delay: float, expected: dict, start: Callable
 # ---- a disk that is full ----
 
 
-def full(folder: Path, start: Callable) -> Iterator[Fault]:
+def full(folder: Path, start: Callable, room: tuple[float, ...] = ROOM) -> Iterator[Fault]:
     """Yield disks on which a training has no room to end; once they have, it goes on."""
     work = "dVAE"
     base, whole = folder / "base", folder / "whole"
@@ -152,7 +153,7 @@ def full(folder: Path, start: Callable) -> Iterator[Fault]:
         perform(work, start)
         expected = kills.made(work)
         size = sum(path.stat().st_size for path in (whole / "results").rglob("*") if path.is_file())
-    for share in ROOM:
+    for share in room:
 
         def meet(share=share) -> str:
             place = folder / f"{share:.0%}"
@@ -161,6 +162,7 @@ def full(folder: Path, start: Callable) -> Iterator[Fault]:
             arguments = [int(share * size), place / "mounted", base / "results", place]
             with kills.at(place):
                 os.environ["PAPER_DATA"] = str(base / "data")
+                os.environ["PYTHONPATH"] = f"{runs.ROOT}{os.pathsep}{runs.ROOT / 'tests'}"
                 done = _in_namespace("m", FULL_DISK, *arguments, work=work)
                 assert done.returncode == 1, f"{done.returncode}: {done.stderr[-2_000:]}"
                 said = (place / "said").read_text()
