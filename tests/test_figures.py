@@ -8,8 +8,10 @@ import pytest
 
 from paper_lib import data
 from paper_lib.data.generators.photos import PHOTOGRAPHS
+from paper_lib.fixed_point import Broyden
 from paper_lib.metrics import frechet
 from paper_lib.models import VARIANTS
+from paper_lib.models.variants import solver_and_adjoint
 from paper_lib.paper import captions, evidence, figures, parameters, profiles, styles
 from paper_lib.paper.figures import NOTEBOOKS, every_config
 from paper_lib.paper.profiles import PROFILES
@@ -91,7 +93,7 @@ def compared_methods(given):
     """Groups of runs that differ in their method: method -> runs."""
     groups = [
         figures.vanilla_and_implicit(given),
-        *figures.solvers(given).values(),
+        *(group for how, group in figures.solvers(given).items() if "batch" not in how),
         *figures.gradient_norms(given).values(),
     ]
     by_rest = {}
@@ -153,17 +155,14 @@ def test_where_nothing_is_removed_every_trick_is_on(profile):
         assert 0 < training.warmup_steps < training.steps
 
 
-@pytest.mark.parametrize("profile", [name for name in PROFILES if name not in TRICKED])
+@pytest.mark.parametrize("profile", ["smoke", "quick"])
 def test_runs_with_the_tricks_and_without_differ_in_the_tricks(profile):
     given = GIVEN[profile]
     solvers, tricks = figures.solvers(given), figures.tricks(given)
     tricked, plain = solvers["with all tricks"], solvers["without the tricks"]
     assert plain["IN"] == figures.pair(given, None)["IN"]
     for method in ("vanilla", "IN"):
-        if profile == "cpu":  # Fig. 5 has moved to the protocol's runs, which all have them
-            assert tricks[method, "nothing"] == figures.swept_pair(given)[method]
-        else:
-            assert tricked[method] == tricks[method, "nothing"]
+        assert tricked[method] == tricks[method, "nothing"]
     for method, configs in tricked.items():
         for config, other in paired(configs, plain[method]):
             changed = differ(config, other)
@@ -194,24 +193,48 @@ def test_the_tricks_are_the_papers():
 
 @every_profile
 def test_solvers(profile):
-    """Table 2, and Anderson's solver in both places and forward alone."""
+    """Table 2, and where no results are committed Anderson's in both places and forward alone."""
     given = GIVEN[profile]
-    groups, pair = figures.solvers(given), figures.pair(given, None)
+    groups, pair = figures.solvers(given), figures.pair(given, figures.SOLVERS_SCALE)
     everything = next(iter(groups.values()))
-    assert set(everything) == set(VARIANTS)
+    assert set(everything) == solved(profile)
     assert {"vanilla", "IB", "BB", "IN", "BN"} <= set(groups["with all tricks"])
     for name, configs in everything.items():
         if name in pair:
             assert configs == pair[name]
         else:
-            assert seeds_of(configs) == given.swept_seeds
+            assert seeds_of(configs) == made(profile, given.swept_seeds)
+
+
+def solved(profile):
+    """The variants of Fig. 3b: the paper's, where results are committed; elsewhere ours as well."""
+    return set(figures.PAPERS_VARIANTS if profile == "cpu" else VARIANTS)
+
+
+def test_broyden_by_the_whole_batch_differs_in_its_rule_of_stopping():
+    own, batch = figures.solvers(GIVEN["cpu"]).values()
+    assert [batch[name] == own[name] for name in own] == [True, False, False, True, False]
+    for name in ("IB", "BB", "BN"):
+        for config, other in paired(batch[name], own[name]):
+            rules = {part.norm for part in broydens(config.model)}
+            assert rules == {"batch"} and {part.norm for part in broydens(other.model)} == {
+                "sample"
+            }
+            assert all(path.startswith("model.") for path in differ(config, other))
+
+
+def broydens(model):
+    """The Broyden solvers of a model, forward and backward."""
+    solver, adjoint = solver_and_adjoint(model)
+    found = [solver, getattr(adjoint, "solver", None)]
+    return [part for part in found if isinstance(part, Broyden)]
 
 
 @every_profile
 def test_the_cost_is_measured_at_the_sizes_of_the_runs(profile):
     given = GIVEN[profile]
-    cost, run = figures.solver_cost(given), figures.pair(given, None)["IN"][0]
-    assert set(cost.variants) == set(VARIANTS)
+    cost, run = figures.solver_cost(given), figures.pair(given, figures.SOLVERS_SCALE)["IN"][0]
+    assert set(cost.variants) == solved(profile)
     assert cost.iterations == (run.model.num_iterations,)
     assert cost.training_step == run.model
     changed = {path.split(".")[0] for path in differ(cost, profiles.complexity(given))}
@@ -441,7 +464,8 @@ def test_figures_share_their_runs(profile):
     for part in ("fig03a_residuals", "fig02_one_line", "fig09_10_decompositions"):
         assert named[part] <= named["fig01_overview"]
     assert named["fig01_overview"] <= named["sec53_validation_loss"]
-    assert set(every_config(figures.pair(given, None))) <= named["fig03b_solvers"]
+    solved_pair = figures.pair(given, figures.SOLVERS_SCALE)
+    assert set(every_config(solved_pair)) <= named["fig03b_solvers"]
     for whole in ("fig06b_iterations", "fig06c_one_iteration"):
         assert set(every_config(figures.swept_pair(given))) <= named[whole]
     assert named["data_gallery"] == set()

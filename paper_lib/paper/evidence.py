@@ -23,6 +23,7 @@ from paper_lib.runs.provenance import commit
 from paper_lib.system import following
 from paper_lib.system.arguments import count
 from paper_lib.training.config import ARITHMETIC
+from paper_lib.training.slate import SLATERunConfig
 
 THREE, FIVE = range(3), range(5)
 
@@ -45,7 +46,7 @@ def evidence(given: Parameters) -> dict[str, list[RunConfig]]:
         groups[f"{n} iterations"] = _pair(given, "short", THREE, model__num_iterations=n)
     groups |= {
         "solvers": _runs(given, "short", THREE, ("IB", "BB", "BN")),
-        "solvers, whole batch": whole_batch(given, "short", THREE),
+        "solvers, whole batch": _by_seed(whole_batch(given, "short", THREE)),
         "property prediction": predictors(given, THREE),
         "segmentation": autoencoders(given, THREE),
         "learning rate": _pair(given, "short", THREE, training__lr=3e-4),
@@ -86,20 +87,20 @@ def autoencoders(given: Parameters, seeds) -> list[RunConfig]:
     ]
 
 
-def whole_batch(given: Parameters, scale: str, seeds) -> list[RunConfig]:
-    """Return IB, BB and BN whose Broyden stops by the whole batch's residual, as the authors'."""
-    made = []
-    for seed in seeds:
-        for variant in ("IB", "BB", "BN"):
-            n = slate(given, variant, seed, scale=scale).model.num_iterations
-            broyden = Broyden(n, norm="batch")
-            halves = {
-                "IB": {"model__adjoint": Implicit(broyden)},
-                "BB": {"model__solver": broyden, "model__adjoint": Implicit(broyden)},
-                "BN": {"model__solver": broyden},
-            }
-            made.append(slate(given, variant, seed, scale=scale, **halves[variant]))
-    return made
+def whole_batch(given: Parameters, scale: str, seeds) -> dict[str, list[SLATERunConfig]]:
+    """Return IB, BB and BN whose Broyden stops by the whole batch's residual, as the authors':
+    variant -> runs."""
+    groups = {}
+    for variant in ("IB", "BB", "BN"):
+        n = slate(given, variant, seeds[0], scale=scale).model.num_iterations
+        broyden = Broyden(n, norm="batch")
+        halves = {
+            "IB": {"model__adjoint": Implicit(broyden)},
+            "BB": {"model__solver": broyden, "model__adjoint": Implicit(broyden)},
+            "BN": {"model__solver": broyden},
+        }[variant]
+        groups[variant] = [slate(given, variant, seed, scale=scale, **halves) for seed in seeds]
+    return groups
 
 
 def _pair(given: Parameters, scale: str, seeds, **changes) -> list[RunConfig]:
@@ -113,6 +114,11 @@ def _runs(given: Parameters, scale: str, seeds, variants, **changes) -> list[Run
         for seed in seeds
         for variant in variants
     ]
+
+
+def _by_seed(groups: dict) -> list[RunConfig]:
+    """Return the runs of all groups, those of a seed before the next seed's."""
+    return [run for runs in zip(*groups.values()) for run in runs]
 
 
 def _scored(given: Parameters, trained: list) -> list[RunConfig]:

@@ -11,10 +11,11 @@ from dataclasses import replace
 from paper_lib.metrics import frechet
 from paper_lib.paper import extensions
 from paper_lib.paper.complexity import ComplexityRunConfig
-from paper_lib.paper.evidence import evidence
+from paper_lib.paper.evidence import evidence, whole_batch
 from paper_lib.paper.locatello import PREDICTORS, autoencoder, set_prediction
 from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import (
+    COMMITTED,
     FLAGSHIP_SEEDS,
     ITERATIONS_STEPS,
     PAIR_SEEDS,
@@ -40,7 +41,7 @@ ALL_VARIANTS = (*PAPERS_VARIANTS, "AA", "AN")  # and ours
 
 # Which scale of a profile that has several (see profiles.py) the figures show; None: its own.
 PAIR_SCALE = "flagship"  # Figures 1, 2, 3a, 4, 9, 10, Table 3, Sec. 5.3; or None
-SOLVERS_SCALE = None  # Fig. 3b and Table 2; else "short"
+SOLVERS_SCALE = "short"  # Fig. 3b and Table 2; or None
 SWEEP_SCALE = "short"  # Figures 5, 6, 12, 13; or None
 
 
@@ -94,22 +95,30 @@ def flagship(given: Parameters) -> dict[str, list[RegenerationRunConfig]]:
 def solvers(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
     """Return the runs of Fig. 3b: how runs are trained -> variant -> runs.
 
-    The variants are Table 2's five pairs, and Anderson's solver, ours, in both places and forward
-    alone. The paper trains with all the optimisation tricks. The small profiles do so for the
-    paper's pairs, beside training without, as elsewhere in them.
+    The variants are Table 2's five pairs. The paper trains with all the optimisation tricks. The
+    small profiles do so beside training without, as elsewhere in them, and have Anderson's solver,
+    ours, in both places and forward alone. The committed results have Broyden stopped by the whole
+    batch's residual too, as the authors' code does.
     """
-    usual = pair(given, SOLVERS_SCALE)
-    seeds = _seeds(given, SHORT_SEEDS if SOLVERS_SCALE else None, given.swept_seeds)
+    usual, seeds = pair(given, SOLVERS_SCALE), _solvers_seeds(given)
+    committed = given.profile in COMMITTED and SOLVERS_SCALE
     plain = {}
-    for name in PAPERS_VARIANTS if SOLVERS_SCALE else ALL_VARIANTS:
+    for name in PAPERS_VARIANTS if committed else ALL_VARIANTS:
         runs = [slate(given, name, seed, scale=SOLVERS_SCALE) for seed in seeds]
         plain[name] = usual.get(name) or runs
+    if committed:
+        by_batch = dict.fromkeys(PAPERS_VARIANTS) | plain | whole_batch(given, SOLVERS_SCALE, seeds)
+        return {"with all tricks": plain, "with all tricks, stopped by batch": by_batch}
     if has_tricks(given, SOLVERS_SCALE):
         return {"with all tricks": plain}
     tricked = {}
     for name in PAPERS_VARIANTS:
         tricked[name] = [with_tricks(given, name, seed, SOLVERS_SCALE) for seed in seeds]
     return {"without the tricks": plain, "with all tricks": tricked}
+
+
+def _solvers_seeds(given: Parameters) -> tuple[int, ...]:
+    return _seeds(given, _MADE.get(SOLVERS_SCALE), given.swept_seeds)
 
 
 def solver_cost(given: Parameters) -> ComplexityRunConfig:
