@@ -193,7 +193,7 @@ class Explorer:
             options=["both", *trained.METHODS], description="trained by", style=WIDE
         )
         self.solver = w.Dropdown(options=list(SOLVERS), description="solver", style=WIDE)
-        self.steps = w.IntSlider(steps, 1, 30, description="steps", **control())
+        self.steps = w.IntSlider(steps, 1, max(20, steps), description="steps", **control())
         self.slots = w.IntSlider(model.config.num_slots, 2, 12, description="slots", **control())
         self.seed = w.BoundedIntText(0, 0, 9_999, description="initial slots", style=WIDE)
         self.adjoint = w.Dropdown(options=list(ADJOINTS), description="adjoint", style=WIDE)
