@@ -12,7 +12,7 @@ from paper_lib.explore import diagnose, masks, trained
 from paper_lib.explore.diagnose import SIGNS, WORDS, diagnose_slots
 from paper_lib.fixed_point import Iteration, Neumann, Unrolled
 from paper_lib.models import SetPredictor, SlotAttentionAutoEncoder
-from paper_lib.paper import locatello, parameters
+from paper_lib.paper import extensions, locatello, parameters
 from paper_lib.runs import get
 
 f64 = torch.float64
@@ -140,6 +140,19 @@ def test_a_dvae_with_one_code_is_collapsed(slate):
     found = diagnose_slots(one_code, images)
     assert {"collapsed dVAE", "poor dVAE"} <= names(found)
     assert found.measured["perplexity"] == found.measured["codes_used"] == 1
+
+
+def test_the_committed_collapse_is_found_and_what_helps_helped(committed):
+    """Masks as users of SLATE report them, alike in every slot and every picture."""
+    found = {}
+    for name, (config,) in extensions.collapsed(committed).items():
+        run = get(config, committed)
+        found[name] = diagnose_slots(trained.model_of(run), run.samples["image"][:4], starts=2)
+    collapse = {"collapsed dVAE", "poor dVAE", "identical masks", "masks of the place alone"}
+    assert collapse <= names(found["collapsed dVAE"])
+    assert not collapse & names(found["healthy dVAE"])
+    measured = found["collapsed dVAE"].measured
+    assert measured["overlap"] > 0.8 and measured["exchanged"] == pytest.approx(1)
 
 
 def test_the_model_is_left_as_it_was(slate):

@@ -130,6 +130,35 @@ def test_a_picture_of_ones_own_is_cut_to_a_square():
         scenes.own_image(b"no picture", 16)
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif"])
+def test_a_broken_picture_is_refused_and_nothing_else_is_raised(kind):
+    file = io.BytesIO()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(file, kind)
+    whole, refused = file.getvalue(), 0
+    for _ in range(100):
+        broken = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+        for place in rng.integers(0, min(len(broken), 80), 4):
+            broken[place] = rng.integers(256)
+        try:
+            assert scenes.own_image(bytes(broken), 16).shape == (16, 16, 3)
+        except ValueError as error:
+            assert "not a picture" in str(error)
+            refused += 1
+    assert refused > 50
+
+
+def test_a_photograph_is_turned_as_its_camera_says():
+    upright = np.zeros((16, 16, 3), np.uint8)
+    upright[:8] = 200
+    lying = Image.fromarray(np.rot90(upright))  # a quarter turn to the left
+    exif = lying.getexif()
+    exif[0x0112] = 6  # orientation: turn it to the right
+    file = io.BytesIO()
+    lying.save(file, "png", exif=exif)
+    assert (scenes.own_image(file.getvalue(), 16) == upright).all()
+
+
 # ---------------------------------------------------------------- the page
 
 
@@ -234,10 +263,14 @@ def test_the_static_page_stands_alone(smoke):
     assert not re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?(?!data:)\w+:", text)
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
     views = json.loads(data.group(1).replace("<\\/", "</"))
-    assert list(views) == ["clevr_mirror, test scene 1", "clevr_mirror, test scene 2"]
+    assert list(views) == ["CLEVR-Mirror 1", "CLEVR-Mirror 2"]
     for view in views.values():
         for panel in view["panels"]:  # after every step; each slot alone, and all but each
             assert len(panel["pictures"]) == panel["applications"] + 2 * panel["slots"]
+        assert {panel["name"] for panel in view["panels"]} == {"implicit", "vanilla"}
+    ahead = {name: np.subtract(*(p["score"] for p in v["panels"])) for name, v in views.items()}
+    opened = re.search(r'<option value="([^"]+)" selected>', text).group(1)
+    assert ahead[opened] == max(ahead.values()), "the upper median of two"
     swaps = re.search(r'<script type="application/json" id="swaps">(.*?)</script>', text, re.S)
     swaps = json.loads(swaps.group(1).replace("<\\/", "</"))
     assert list(swaps) == list(views)

@@ -98,3 +98,24 @@ def test_the_criteria_do_not_move():
     for claim in claims_of(cell_questions):
         about = claim.about(cell="sinkhorn", initial="drawn", loss="loss", n="7")
         assert "{" not in about.words + about.statistic
+
+
+@every_profile
+def test_what_collapses_on_purpose_differs_in_the_dvae(profile):
+    given = parameters.check(profile)
+    groups = extensions.collapsed(given)
+    if profile == "paper":  # the dVAE is trained jointly
+        assert groups == {}
+        return
+    (broken,), (healthy,) = groups["collapsed dVAE"], groups["healthy dVAE"]
+    assert {path.split(".")[0] for path in differ(broken, healthy)} == {"dvae"}
+    dvae = broken.dvae
+    assert (dvae.training.lr, dvae.tau_start, dvae.tau_final) == (3e-4, 1.0, 0.1)
+    assert dvae.data == healthy.dvae.data and healthy.dvae == extensions.pair(given)["IN"][0].dvae
+    assert healthy.seed == 0 and healthy.model.variant == "vanilla"
+
+
+def test_what_collapses_on_purpose_takes_overrides():
+    given = parameters.check("cpu", overrides={"training.steps": 7, "dvae.training.lr": 1e-3})
+    (broken,) = extensions.collapsed(given)["collapsed dVAE"]
+    assert broken.training.steps == 7 and broken.dvae.training.lr == 1e-3

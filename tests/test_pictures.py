@@ -14,6 +14,7 @@ from paper_lib.paper.pictures import (
     draw_predictions,
     draw_row,
     draw_scene,
+    evenly_ahead,
     slot_tiles,
     with_large_objects,
     words,
@@ -237,3 +238,14 @@ def test_scenes_with_most_large_objects_come_first():
     targets = np.stack([[small, large, absent], [large, large, absent], [small, small, large]])
     assert with_large_objects({"targets": targets}, 2) == [1, 0]
     assert with_large_objects({}, 2) == [0, 1]
+
+
+def test_scenes_are_spread_evenly_by_how_far_one_model_is_ahead():
+    ahead = np.array([0.1, -0.3, 0.4, 0.0, 0.2, -0.1, 0.5, 0.3])
+    others = np.linspace(0, 1, 8)
+    chosen = evenly_ahead(others + ahead, others, 4)
+    assert [float(ahead[k]) for k in chosen] == [0.4, 0.2, 0.0, -0.3]
+    assert evenly_ahead(others + ahead, others, 1) == [0]  # the median
+    everything = evenly_ahead(others + ahead, others, 8)
+    assert sorted(everything) == list(range(8)) and everything[0] == 6
+    assert evenly_ahead((), (), 3) == [0, 1, 2]

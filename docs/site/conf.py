@@ -93,8 +93,15 @@ mathjax3_config = {"options": {"enableMenu": False}}
 # A newcomer's: pages under a heading. What docs/ has beyond them comes with the first.
 READING = {
     "Start": ["claims", "walk", "metrics", "data"],
-    "Use": ["Commands and scope <../README>", "models", "To add a solver, a model ... <extending>"],
-    "Evidence": ["protocol", "log"],
+    "Use": [
+        "Commands and scope <../README>",
+        "../notebooks/explore_slots",
+        "../notebooks/diagnose_slots",
+        "practice",
+        "models",
+        "To add a solver, a model ... <extending>",
+    ],
+    "Evidence": ["protocol", "log", "reliability"],
 }
 
 
@@ -109,9 +116,10 @@ def contents():
     """Return the tables of contents that the home page carries, unseen, for the sidebar."""
     placed = {re.sub(r".*<|>", "", page) for pages in READING.values() for page in pages}
     others = {path.stem for path in (ROOT / "docs").glob("*.md")} - placed - {"index"}
+    shown = [f"../notebooks/{name}" for name in notebooks()]
     groups = {
         "Start": [*READING["Start"], *sorted(others)],
-        "Figures and tables": [f"../notebooks/{name}" for name in notebooks()],
+        "Figures and tables": [page for page in shown if page not in placed],
         "Use": READING["Use"],
         "Evidence": READING["Evidence"],
         "Reference": ["api/paper_lib"],

@@ -43,9 +43,10 @@ class Explorer:
 
     given    a notebook's parameters: whose models and scenes
     models   name -> a trained SLATE of your own, beside those that are offered
+    scene    the test scene to begin with, from 1
     """
 
-    def __init__(self, given: Parameters, models: dict[str, SLATE] | None = None):
+    def __init__(self, given: Parameters, models: dict[str, SLATE] | None = None, scene: int = 1):
         self.given = given
         configs = trained.slates(given)
         self.models = {name: trained.model_of(get(run, given)) for name, run in configs.items()}
@@ -55,7 +56,7 @@ class Explorer:
         self.viewer = Viewer()
         self.progress = w.IntProgress(layout=w.Layout(width="160px", visibility="hidden"))
         self.message = w.HTML()
-        self._build_controls()
+        self._build_controls(scene)
         self._refresh()
         self.viewer.observe(self._regenerate, "state")
         self.swapped = swap.Swap(self)
@@ -180,20 +181,20 @@ class Explorer:
 
     # ---- the controls ----
 
-    def _build_controls(self) -> None:
+    def _build_controls(self, scene: int) -> None:
         model = next(iter(self.models.values()))
         steps = model.slot_attn.slot_attention.solver.max_steps
         self.own: np.ndarray | None = None
         control = partial(dict, style=WIDE, continuous_update=False)
         count = len(scenes(next(iter(self.data.values())), self.given)[0])
         self.data_set = w.Dropdown(options=list(self.data), description="data set", style=WIDE)
-        self.scene = w.IntSlider(1, 1, count, description="test scene", **control())
+        self.scene = w.IntSlider(scene, 1, count, description="test scene", **control())
         self.upload = w.FileUpload(accept="image/*", description="a picture of your own")
         self.shown = w.Dropdown(
             options=["both", *trained.METHODS], description="trained by", style=WIDE
         )
         self.solver = w.Dropdown(options=list(SOLVERS), description="solver", style=WIDE)
-        self.steps = w.IntSlider(steps, 1, 30, description="steps", **control())
+        self.steps = w.IntSlider(steps, 1, max(20, steps), description="steps", **control())
         self.slots = w.IntSlider(model.config.num_slots, 2, 12, description="slots", **control())
         self.seed = w.BoundedIntText(0, 0, 9_999, description="initial slots", style=WIDE)
         self.adjoint = w.Dropdown(options=list(ADJOINTS), description="adjoint", style=WIDE)

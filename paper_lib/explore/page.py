@@ -19,8 +19,9 @@ from paper_lib.explore import swap, trained
 from paper_lib.explore.scenes import scenes
 from paper_lib.explore.trajectory import Trajectory, applications_of, initial_noise, trajectory
 from paper_lib.explore.views import STATIC, image_url, panel, pictures_of, view
+from paper_lib.metrics import foreground_ari, segments
 from paper_lib.models import SLATE
-from paper_lib.paper import figures, parameters, results, styles, tables
+from paper_lib.paper import figures, parameters, results, styles
 from paper_lib.paper.captions import caption
 from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import PROFILES
@@ -29,6 +30,8 @@ from paper_lib.system.files import whole
 from paper_lib.system.progress import bar
 
 SCENES = 8  # of each data set
+NAMES = {method: words for words, method in trained.METHODS.items()}
+TITLES = {"clevr_mirror": "CLEVR-Mirror", "shapestacks": "ShapeStacks"}
 
 
 def page(given: Parameters, count: int = SCENES) -> str:
@@ -38,11 +41,14 @@ def page(given: Parameters, count: int = SCENES) -> str:
     runs = {name: [get(run.config.slate, given) for run in group] for name, group in scored.items()}
     seeds = len(scored["IN"])
     text = Template((STATIC / "page.html").read_text())
-    options = [f"<option>{name}</option>" for name in views]
     return text.substitute(
         css=(STATIC / "viewer.css").read_text(),
         js=(STATIC / "viewer.js").read_text().replace("</", "<\\/"),
-        options="".join(options),
+        options=_options(views),
+        count=count,
+        sketch=_sketch(),
+        implicit_colour=styles.colour("IN"),
+        vanilla_colour=styles.colour("vanilla"),
         data=json.dumps(views).replace("</", "<\\/"),
         swaps=json.dumps(swaps).replace("</", "<\\/"),
         seeds=f"{seeds} seed" + ("s" if seeds > 1 else ""),
@@ -65,15 +71,49 @@ def all_views(given: Parameters, count: int) -> tuple[dict[str, dict], dict[str,
             for k in range(len(images)):
                 panels = []
                 for method, model in models.items():
-                    search, title = found[method][k], styles.name(method)
+                    search, title = found[method][k], NAMES[method]
                     pictures = pictures_of(model, search, _wanted(search))
-                    panels.append(panel(method, title, styles.colour(method), search, pictures))
+                    made = panel(method, title, styles.colour(method), search, pictures)
+                    panels.append(made | {"score": _score(masks[k], search)})
                     progress.update()
-                name = f"{data.name}, test scene {k + 1}"
+                name = f"{TITLES.get(data.name, data.name)} {k + 1}"
                 views[name] = view(images[k], masks[k], panels)
                 pair = [k, (k + 1) % len(images)]
                 swaps[name] = _swapped(models, found, images, masks, pair)
     return views, swaps
+
+
+def _score(mask: np.ndarray, found: Trajectory) -> float:
+    """Return the FG-ARI of the masks at the end of a search; nan for a scene without objects."""
+    held = segments(found.attn[-1:], len(mask))
+    return float(foreground_ari(mask[None].astype(int), held)[0])
+
+
+def _options(views: dict[str, dict]) -> str:
+    """Return the menu of scenes, with every model's score.
+
+    The page opens on the scene of the first data set that is the median by how far the first
+    model's score is above the second's.
+    """
+    scores = {
+        name: {panel["name"]: panel["score"] for panel in view["panels"]}
+        for name, view in views.items()
+    }
+    first_set = next(iter(views)).rpartition(" ")[0]
+    candidates = [name for name in views if name.startswith(first_set)]
+    ahead = {name: _ahead(list(scores[name].values())) for name in candidates}
+    opened = sorted(candidates, key=ahead.get)[len(candidates) // 2]
+    options = []
+    for name, of_models in scores.items():
+        said = ", ".join(f"{model} {score:.2f}" for model, score in of_models.items())
+        selected = " selected" if name == opened else ""
+        options.append(f'<option value="{name}"{selected}>{name}: {said}</option>')
+    return "".join(options)
+
+
+def _ahead(scores: list[float]) -> float:
+    """Return how far the first score is above the last; 0 where that is no number."""
+    return float(np.nan_to_num(scores[0] - scores[-1]))
 
 
 def _searches(model: SLATE, images: np.ndarray) -> list[Trajectory]:
@@ -99,7 +139,7 @@ def _swapped(models: dict, found: dict, images, masks, pair: list[int]) -> dict:
             for k, search in zip(pair, searches)
         )
         pictures = swap.regenerated(model, searches, chosen)
-        swaps[styles.name(method)] = [image_url(picture) for picture in pictures]
+        swaps[NAMES[method]] = [image_url(picture) for picture in pictures]
     return {"scenes": [image_url(images[k]) for k in pair], "methods": swaps}
 
 
@@ -114,20 +154,52 @@ def _wanted(found: Trajectory) -> list[tuple[int, list[bool]]]:
     return wanted
 
 
+def _sketch() -> str:
+    """Return what is drawn of the two ways back from the loss: elements of an SVG of 620 x 176."""
+    drawn = []
+    for row, (method, name) in enumerate(NAMES.items()):
+        y = 28 + 88 * row
+        drawn.append(f'<text x="0" y="{y + 5}" fill="{styles.colour(method)}">{name}</text>')
+        stations = ["start", "step 1", "step 2", "…", "last step", "loss"]
+        for k, station in enumerate(stations):
+            x = 70 + 94 * k
+            box = f'x="{x}" y="{y - 16}" width="66" height="32" rx="4"'
+            drawn.append(f'<rect {box} fill="#f4f4f4" stroke="#bbb"/>')
+            drawn.append(f'<text x="{x + 33}" y="{y + 5}" text-anchor="middle">{station}</text>')
+            if k == 0:
+                continue
+            drawn.append(_arrow(x - 26, x - 2, y, "#888", "grey"))
+            if name == "vanilla" or k == len(stations) - 1:
+                drawn.append(_arrow(x + 30, x - 60, y + 28, styles.colour(method), name))
+    return "".join(drawn)
+
+
+def _arrow(start: int, end: int, y: int, colour: str, marker: str) -> str:
+    line = f'x1="{start}" x2="{end}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"'
+    return f'<line {line} marker-end="url(#{marker})"/>'
+
+
 def _numbers(scored: dict, runs: dict) -> pd.DataFrame:
+    """Return what the training of each method came to: means over seeds, and their range."""
     rows = []
     for method, group in scored.items():
         means = results.means(group, ["mse", "foreground_ari"])
         gradient = results.largest(runs[method], "grad_norm_slot_attention_max")
         rows.append(
             {
-                "trained by": styles.name(method),
-                "squared error of what comes back": tables.mean_and_range(means["mse"]),
-                "FG-ARI of the masks": tables.mean_and_range(means["foreground_ari"]),
-                "largest gradient in training": tables.mean_and_range(gradient),
+                "trained by": NAMES[method],
+                "FG-ARI of the masks (higher is better)": _said(means["foreground_ari"], 2),
+                "squared error of the picture drawn from the slots": _said(means["mse"], 0),
+                "largest gradient in training": _said(gradient, 0),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _said(values: pd.Series, digits: int) -> str:
+    """Return text such as 7,264 (4,301 to 12,108): mean and range over seeds."""
+    low, mean, high = (f"{v:,.{digits}f}" for v in (values.min(), values.mean(), values.max()))
+    return f"{mean} ({low} to {high})" if len(values) > 1 else mean
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from paper_lib.paper.parameters import KEPT_SCENES, Parameters
 from paper_lib.runs import results_root
@@ -46,16 +46,18 @@ def scenes(data: DataConfig, given: Parameters, least: int = 1) -> tuple[np.ndar
 def own_image(content: bytes, size: int) -> np.ndarray:
     """Return a picture of the reader's own, from the bytes of a file, as a scene (size, size, 3).
 
-    Its largest square in the middle is scaled. Raises ValueError for what is no picture.
+    It is turned as its camera says, and its largest square in the middle is scaled. Raises
+    ValueError for what is no picture.
     """
     try:
         with Image.open(io.BytesIO(content)) as picture:
             picture.draft("RGB", (4 * size, 4 * size))  # a huge photograph is read small
+            picture = ImageOps.exif_transpose(picture)
             width, height = picture.size
             side = min(width, height)
             left, top = (width - side) // 2, (height - side) // 2
             square = picture.convert("RGB").crop((left, top, left + side, top + side))
             square = square.resize((size, size), Image.Resampling.LANCZOS)
-    except (OSError, Image.DecompressionBombError) as error:
+    except Exception as error:  # on a broken file every decoder raises what it likes
         raise ValueError(f"this file is not a picture that can be read: {error}") from error
     return np.asarray(square)

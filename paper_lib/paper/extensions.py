@@ -137,6 +137,48 @@ def when_it_matters(given: Parameters) -> dict[tuple[str, str], list[SLATERunCon
     return groups
 
 
+# ---- a collapse, on purpose ----
+
+# A dVAE at SLATE's own learning rate and temperatures, trained for so short a time that it uses a
+# few codes; the check that would refuse it is off.
+COLLAPSING_DVAE = {
+    "dvae__training__lr": 3e-4,
+    "dvae__tau_start": 1.0,
+    "dvae__tau_final": 0.1,
+    "dvae__min_codes": 1,
+    "dvae__max_mse_fraction": 1e3,
+    "dvae__max_object_mse_fraction": None,
+    "dvae__max_colour_error": None,
+}
+BRIEF_DVAE = {
+    "dvae__training__steps": 1_000,
+    "dvae__tau_steps": 1_000,
+    "dvae__training__eval_every": 500,
+}
+BRIEF = {"training__steps": 500, "training__warmup_steps": 25, "training__eval_every": 250}
+
+
+def collapsed(given: Parameters) -> dict[str, list[SLATERunConfig]]:
+    """Return the runs that diagnose_slots trains: the dVAE under the slots -> runs.
+
+    Both are vanilla, a minute or two of one core each, and differ in their dVAE: one has collapsed,
+    the other is the sweeps'. There are none where a run trains its dVAE jointly.
+    """
+    if slate(given, "vanilla", 0, scale=SCALE).dvae is None:
+        return {}
+    brief = {} if given.profile == "smoke" else BRIEF
+    brief_dvae = {} if given.profile == "smoke" else BRIEF_DVAE
+    groups = {}
+    for name, dvae in {"collapsed": COLLAPSING_DVAE | brief_dvae, "healthy": {}}.items():
+        changes = {
+            path: value
+            for path, value in (brief | dvae).items()
+            if path.replace("__", ".") not in given.overrides
+        }
+        groups[f"{name} dVAE"] = [slate(given, "vanilla", 0, scale=SCALE, **changes)]
+    return groups
+
+
 # ---- other initial slots, other cells ----
 
 # A gradient is a row of Table 2, or an adjoint in the place of implicit's.

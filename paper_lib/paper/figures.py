@@ -326,6 +326,10 @@ def _explored(given: Parameters) -> dict:
     return {name: [slate(given, name, 0, scale="flagship")] for name in METHODS}
 
 
+def _diagnosed(given: Parameters) -> dict:
+    return {**_explored(given), **extensions.collapsed(given)}
+
+
 NOTEBOOKS = {
     "fig01_overview": vanilla_and_implicit,
     "flagship": flagship,
@@ -352,7 +356,7 @@ NOTEBOOKS = {
     "ext05_fixed_points": trained_cells,
     "data_gallery": _none,
     "explore_slots": _explored,
-    "diagnose_slots": _explored,
+    "diagnose_slots": _diagnosed,
     "claims": _all_that_is_judged,
 }
 # What `make figures` shows of the committed results, in the place of runs that would take too long

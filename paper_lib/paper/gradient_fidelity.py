@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 import torch
@@ -55,14 +56,12 @@ def one_added_line(
 
 @dataclass(frozen=True)
 class Exact:
-    """The exact implicit gradient, and what says whether it can be trusted.
+    """The exact implicit gradient, and what says whether it can be trusted, computed when asked.
 
     gradient          (parameters,)
     star              (B, K, D) z*
     residual          (B,) relative residual at z*: the gradient exists where it is about zero
-    spectral_radius   (B,) of J at z*
-    spectral_norm     (B,) of J at z*
-    condition         (B,) of I - J
+    jacobian          (B, K D, K D) J at z*
     one_step_error    (B,) ||u - c|| / ||c||, for the cotangent c and u = c (I - J)^-1: how far the
                       one-step gradient with respect to a constant that is added to f, which is c,
                       lies from the exact one, u
@@ -71,10 +70,23 @@ class Exact:
     gradient: Tensor
     star: Tensor
     residual: Tensor
-    spectral_radius: Tensor
-    spectral_norm: Tensor
-    condition: Tensor
+    jacobian: Tensor
     one_step_error: Tensor
+
+    @cached_property
+    def spectral_radius(self) -> Tensor:
+        """(B,) of J at z*."""
+        return torch.linalg.eigvals(self.jacobian).abs().amax(1)
+
+    @cached_property
+    def spectral_norm(self) -> Tensor:
+        """(B,) of J at z*."""
+        return torch.linalg.matrix_norm(self.jacobian, 2)
+
+    @cached_property
+    def condition(self) -> Tensor:
+        """(B,) of I - J."""
+        return torch.linalg.cond(_identity_minus(self.jacobian))
 
     @property
     def exists(self) -> bool:
@@ -99,20 +111,21 @@ def exact_implicit_gradient(
     with torch.no_grad():
         result = Iteration(steps, tol).solve(step, slots)
     J = jacobian(step, result.value)
-    I_minus_J = torch.eye(J.shape[1], dtype=J.dtype) - J
     c = cotangent.flatten(1)
-    u = torch.linalg.solve(I_minus_J.transpose(1, 2), c)
+    u = torch.linalg.solve(_identity_minus(J).transpose(1, 2), c)
     attention.zero_grad()
     (step(result.value) * u.view_as(slots)).sum().backward()
     return Exact(
         gradient=_flat_grad(attention),
         star=result.value,
         residual=result.residuals[-1],
-        spectral_radius=torch.linalg.eigvals(J).abs().amax(1),
-        spectral_norm=torch.linalg.matrix_norm(J, 2),
-        condition=torch.linalg.cond(I_minus_J),
+        jacobian=J,
         one_step_error=(u - c).norm(dim=1) / c.norm(dim=1),
     )
+
+
+def _identity_minus(J: Tensor) -> Tensor:
+    return torch.eye(J.shape[1], dtype=J.dtype) - J
 
 
 def cosine_and_norm_ratio(gradient: Tensor, reference: Tensor) -> tuple[float, float]:

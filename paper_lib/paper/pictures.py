@@ -136,6 +136,20 @@ def with_large_objects(pictures: dict, count: int) -> list[int]:
     return [int(index) for index in np.argsort(-share, kind="stable")[:count]]
 
 
+def evenly_ahead(scores: np.ndarray, others: np.ndarray, count: int) -> list[int]:
+    """Return which test scenes to show so that all are represented: those that are spread evenly
+    over the order of how far one model's score is ahead of another's, the furthest first.
+
+    Without scores, which are () then, the first scenes are.
+    """
+    ahead = np.asarray(scores) - np.asarray(others)
+    if not len(ahead):
+        return list(range(count))
+    order = np.argsort(-ahead, kind="stable")
+    places = (np.arange(count) + 0.5) * len(ahead) / count
+    return [int(index) for index in order[places.astype(int)]]
+
+
 # ---- what the pictures are made of ----
 
 

@@ -97,6 +97,7 @@ class Panel {
     const alone = element(figure, "button", {
       className: "slots-alone",
       title: "show this slot alone; again: show all",
+      ariaLabel: `slot ${k + 1}: show it alone, or again all`,
       onclick: () => this.toggleAlone(k),
     });
     const canvas = element(alone, "canvas", { width: this.view.size, height: this.view.size });
@@ -172,8 +173,9 @@ class Panel {
     this.ari = this.on.some(Boolean) ? ari : null;
     const residual = this.data.residuals[at];
     this.score.textContent =
-      ` after ${at + 1} application${at ? "s" : ""} of the cell: residual ${residual.toPrecision(2)}` +
-      (this.ari === null ? "" : `, FG-ARI of what is shown ${this.ari.toFixed(2)}`);
+      ` after ${at + 1} step${at ? "s" : ""}: the last one moved the slots by ` +
+      `${residual.toPrecision(2)} of their length` +
+      (this.ari === null ? "" : `; FG-ARI ${this.ari.toFixed(2)}`);
     this.root.dataset.ari = this.ari;
   }
 
