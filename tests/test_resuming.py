@@ -102,6 +102,21 @@ def test_killed_while_a_checkpoint_is_written(smoke, process, elsewhere, monkeyp
     assert_same(resumed, runs.get(config, smoke.given))
 
 
+def test_nothing_is_left_of_a_run_that_was_killed_at_its_very_end(smoke, monkeypatch, elsewhere):
+    """Its results were whole, and its checkpoint was still to be removed."""
+    config = longer(smoke.dvae.config, 10)
+    monkeypatch.setenv("PAPER_RESULTS", str(elsewhere / "at its end"))
+    run = runs.get(config, smoke.given)
+    left = [run.folder / "checkpoint.safetensors", run.folder / ".summary.json.part"]
+    for path in left:
+        path.touch()
+    runs.get(config, replace(smoke.given, if_missing="error"))
+    assert all(path.exists() for path in left), "who only reads removes nothing"
+    again = runs.get(config, smoke.given)
+    assert not any(path.exists() for path in left)
+    assert again.summary == run.summary
+
+
 class Unpickled:
     def __reduce__(self):
         return (pytest.fail, ("a checkpoint executed code",))

@@ -92,6 +92,8 @@ def get(config: RunConfig, request: Request) -> RunResult:
         with _locked(folder):
             if parallel.of_first(is_missing):  # the process before us may have finished it
                 _perform(config, Job(folder, request.device, request))
+    elif request.if_missing == "train":
+        parallel.of_first(lambda: _clear(folder))
     return RunResult.load(config, folder)
 
 
@@ -135,10 +137,15 @@ def _finish(folder: Path, description: dict, summary: dict) -> None:
     write_json(folder / "config.json", description)  # again, as somebody may have removed it
     checksums.write(folder, as_json(summary))
     write_json(folder / "summary.json", summary)
+    _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a finished run needs no more, or one left that was killed at its very end."""
     # those with a point are files that a killed process was writing
     for left in (folder / "checkpoint.safetensors", *folder.glob(".*")):
         if left.is_file():
-            left.unlink()
+            left.unlink(missing_ok=True)
 
 
 def _locked(folder: Path):
