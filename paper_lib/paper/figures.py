@@ -353,6 +353,7 @@ NOTEBOOKS = {
     "ext01_gradient_fidelity": trained_cells,
     "ext02_estimators": _estimators_and_cost,
     "ext03_why_vanilla_fails": extensions.announcers,
+    "ext04_when_it_matters": extensions.when_it_matters,
     "ext05_fixed_points": trained_cells,
     "data_gallery": _none,
     "explore_slots": _explored,
@@ -374,6 +375,7 @@ REPLAYED = {
         "bfloat16",
         "ext02_estimators",
         "ext03_why_vanilla_fails",
+        "ext04_when_it_matters",
         "claims",
     )
 }
@@ -385,6 +387,7 @@ UNJUDGED = (
     "ext01_gradient_fidelity",
     "ext02_estimators",
     "ext03_why_vanilla_fails",
+    "ext04_when_it_matters",
     "ext05_fixed_points",
 )
 

@@ -53,7 +53,7 @@ SWEPT_SEEDS = SEEDS | {"cpu": (0,)}
 # Seeds that have been made where results are committed: of the flagship, of it on ShapeStacks, of
 # the pair that is trained longest, and of what is trained in many ways.
 FLAGSHIP_SEEDS = {"cpu": (0, 1, 2)}
-STACKS_SEEDS = {"cpu": (0,)}
+STACKS_SEEDS = {"cpu": (0, 1, 2)}
 PAIR_SEEDS = {"cpu": (0, 1, 2, 3, 4)}
 SHORT_SEEDS = {"cpu": (0, 1, 2)}
 ESTIMATORS_SEEDS = {"cpu": (0,)}  # of ext02
