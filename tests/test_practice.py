@@ -61,6 +61,18 @@ def test_its_numbers_are_those_of_the_tables(table):
             assert f"{100 * values.loc[cells, 'collapsed']:.2g}%" in page
 
 
+def test_what_it_says_of_tuning_is_what_the_tables_hold():
+    tables = ROOT / "results/cpu/tables"
+    rows = pd.read_csv(tables / "ext04_when_it_matters.csv", index_col=0)["implicit / vanilla"]
+    ratios = rows.str.split(" ").str[0].astype(float)
+    close = ["learning rate 3e-4", "1 iteration", "3 iterations"]
+    assert ratios[close].round(2).tolist() == [0.93, 0.93, 0.94]
+    assert ratios.drop(close).max() < 0.9 and round(ratios["12 slots"], 2) == 0.67
+    claims = pd.read_csv(tables / "ext04_when_it_matters_claims.csv", index_col=0)
+    page = (ROOT / "docs/practice.md").read_text()
+    assert f"its cross entropy is {claims.loc['M2', 'mean']} of unrolling's" in page
+
+
 def test_what_it_says_of_alarms_is_what_the_table_counts():
     """Before how many of vanilla's failures each candidate tells, and how often it is wrong."""
     table = pd.read_csv(ROOT / "results/cpu/tables/ext03_why_vanilla_fails.csv", dtype=str)

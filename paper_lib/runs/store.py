@@ -3,7 +3,8 @@
 They are in results/<profile>/runs/<run id>/: config.json, metrics.csv, summary.json and
 checksums.json (see `checksums`), and of a training samples.npz, weights.safetensors and
 cell.safetensors (the slot attention of a model that has one). While a run trains, there is
-checkpoint.safetensors instead of these three.
+checkpoint.safetensors instead of these three. What is committed of a run lacks the weights, but of
+a few, and the pictures and the cell where no figure shows them.
 """
 
 from __future__ import annotations
@@ -102,9 +103,15 @@ class RunResult:
     ) -> tuple[SlotAttention, Tensor, Tensor]:
         """Load the trained slot attention under any solver and adjoint. Raises BrokenFile.
 
-        Returns it with inputs (4, N, D) and initial slots (4, K, D) of four test images.
+        Returns it with inputs (4, N, D) and initial slots (4, K, D) of four test images. Of runs
+        whose cell no figure looks at, none is committed: MissingRun.
         """
         path = self._file("cell.safetensors")
+        if not self.has_cell:
+            raise MissingRun(
+                f"{path} is not there: the run diverged at once, or its cell is not committed. "
+                "Train it in another folder of results (PAPER_RESULTS) to get it."
+            )
         return load_cell(path, self.config.model, solver, adjoint, dtype)
 
     @property
