@@ -728,12 +728,12 @@ def test_sizes_are_compared_at_the_papers_scale():
 
 @every_profile
 def test_an_overridden_number_of_steps_is_that_of_every_run(profile):
-    given = parameters.check(profile, overrides={"training.steps": 4, "model.num_slots": 2})
+    given = parameters.check(profile, overrides={"training.steps": 4, "model.mlp_hidden_size": 8})
     configs = slates(given)
     assert len(configs) > 20
     for config in configs:
         assert config.training.steps == 4
-        assert config.model.num_slots == 2
+        assert config.model.mlp_hidden_size == 8
     usual = {config.dvae for config in slates(GIVEN[profile])}
     assert {config.dvae for config in configs} == usual, "the dVAE's training is not the runs'"
 

@@ -23,8 +23,10 @@ PAPER = parameters.check("paper", if_missing="train")
 
 
 def papers(kind):
-    """The runs of one kind at the paper's scale."""
-    return [config for config in figures.all_runs(PAPER) if config.kind == kind]
+    """The runs of one kind that the paper's own figures show, at the paper's scale."""
+    shown = [name for name in figures.NOTEBOOKS if not name.startswith("ext")]
+    found = [config for name in shown for config in figures.runs_of(name, PAPER)]
+    return [config for config in figures.with_needs(found) if config.kind == kind]
 
 
 def picked(config, names):
