@@ -46,11 +46,15 @@ def offered(given: Parameters) -> dict[str, TrainingRun]:
     al.'s models of which there are weights, such as clevr-autoencoder-implicit and
     clevr-set_prediction-vanilla."""
     masks, properties = figures.segmentation(given), figures.property_prediction(given)
+    firsts = [(method, masks[variant][0]) for method, variant in METHODS.items()]
+    firsts += [
+        (method, properties[variant, PREDICTORS_ITERATIONS][0])
+        for method, variant in METHODS.items()
+    ]
     models = dict(slates(given))
-    for method, variant in METHODS.items():
-        for config in (masks[variant][0], properties[variant, PREDICTORS_ITERATIONS][0]):
-            if _has_weights(config, given):
-                models[f"{config.data.name}-{config.kind}-{method}"] = config
+    for method, config in firsts:
+        if _has_weights(config, given):
+            models[f"{config.data.name}-{config.kind}-{method}"] = config
     return models
 
 

@@ -22,7 +22,6 @@ from paper_lib.runs import ROOT, RunConfig, folder_of, run_id, with_needs
 from paper_lib.runs.provenance import commit
 from paper_lib.system import following
 from paper_lib.system.arguments import count
-from paper_lib.training.config import ARITHMETIC
 from paper_lib.training.slate import SLATERunConfig
 
 THREE, FIVE = range(3), range(5)
@@ -79,12 +78,8 @@ def predictors(given: Parameters, seeds) -> list[RunConfig]:
 
 
 def autoencoders(given: Parameters, seeds) -> list[RunConfig]:
-    """Return Fig. 8's runs, as this code computes them."""
-    return [
-        autoencoder(given, method, seed, training__arithmetic=ARITHMETIC)
-        for seed in seeds
-        for method in ("vanilla", "IN")
-    ]
+    """Return Fig. 8's runs."""
+    return [autoencoder(given, method, seed) for seed in seeds for method in ("vanilla", "IN")]
 
 
 def whole_batch(given: Parameters, scale: str, seeds) -> dict[str, list[SLATERunConfig]]:

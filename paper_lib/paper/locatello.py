@@ -125,6 +125,7 @@ _AUTOENCODER = {
             decay_steps=4_000,
             log_every=100,
             eval_every=500,
+            arithmetic=2,
         ),
         test_slots=(6, 7),
     ),
