@@ -268,7 +268,7 @@ def regeneration(
 def segmentation(given: Parameters) -> dict[str, list[AutoencoderRunConfig]]:
     """Return the runs of Fig. 8: method -> runs."""
     return {
-        method: [autoencoder(given, method, seed) for seed in given.swept_seeds]
+        method: [autoencoder(given, method, seed) for seed in extensions.seeds_of(given)]
         for method in METHODS
     }
 
