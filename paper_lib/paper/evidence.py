@@ -17,7 +17,7 @@ from paper_lib.fixed_point import Broyden, Implicit
 from paper_lib.paper import extensions, parameters
 from paper_lib.paper.locatello import PREDICTORS, autoencoder, set_prediction
 from paper_lib.paper.parameters import Parameters
-from paper_lib.paper.profiles import SHORT_SEEDS, data_sets, regenerated, slate
+from paper_lib.paper.profiles import data_sets, regenerated, slate
 from paper_lib.runs import ROOT, RunConfig, folder_of, run_id, with_needs
 from paper_lib.runs.provenance import commit
 from paper_lib.system import following
@@ -58,8 +58,9 @@ def evidence(given: Parameters) -> dict[str, list[RunConfig]]:
 def ours(given: Parameters) -> dict[str, list[RunConfig]]:
     """Return the runs of the notebooks beyond the paper that train, by notebook."""
     of = {
-        "ext02": extensions.estimators(given, SHORT_SEEDS),
-        "ext02, scored": extensions.estimators_scored(given, SHORT_SEEDS),
+        "ext01": extensions.along(given),
+        "ext02": extensions.estimators(given),
+        "ext02, scored": extensions.estimators_scored(given),
         "ext03": extensions.announcers(given),
         "ext04": extensions.when_it_matters(given),
         "ext06": extensions.learned_queries(given),

@@ -20,7 +20,7 @@ from paper_lib.fixed_point import (
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.locatello import idspn, set_prediction
 from paper_lib.paper.parameters import Parameters
-from paper_lib.paper.profiles import ESTIMATORS_SEEDS, SHORT_SEEDS, complexity, regenerated, slate
+from paper_lib.paper.profiles import SHORT_SEEDS, complexity, regenerated, slate
 from paper_lib.paper.regeneration import RegenerationRunConfig
 from paper_lib.training.set_prediction import SetPredictionRunConfig
 from paper_lib.training.slate import SLATERunConfig
@@ -29,19 +29,34 @@ METHODS = ("vanilla", "IN")
 SCALE = "short"
 
 
-def seeds_of(given: Parameters, made: dict = SHORT_SEEDS) -> tuple[int, ...]:
-    """Return the seeds that have been made, of the sweeps unless others are named; of a profile
-    without committed results the swept seeds."""
-    return given.swept_seeds if given.custom else made.get(given.profile, given.swept_seeds)
+def seeds_of(given: Parameters) -> tuple[int, ...]:
+    """Return the sweeps' seeds, of which a profile with committed results has its own."""
+    return given.swept_seeds if given.custom else SHORT_SEEDS.get(given.profile, given.swept_seeds)
 
 
-def pair(given: Parameters, made: dict = SHORT_SEEDS, **changes) -> dict[str, list[SLATERunConfig]]:
+def pair(given: Parameters, **changes) -> dict[str, list[SLATERunConfig]]:
     """Return vanilla and implicit with changes: method -> runs."""
     groups = {}
     for method in METHODS:
         groups[method] = [
-            slate(given, method, seed, scale=SCALE, **changes) for seed in seeds_of(given, made)
+            slate(given, method, seed, scale=SCALE, **changes) for seed in seeds_of(given)
         ]
+    return groups
+
+
+# Steps after which ext01 looks at cells, before the last; elsewhere there is the last alone.
+EARLY = {"smoke": (2,), "cpu": (500, 1_000, 2_000)}
+
+
+def along(given: Parameters) -> dict[tuple[int, str], list[SLATERunConfig]]:
+    """Return the runs that end at different steps of one and the same training, for their cells:
+    (steps, method) -> runs."""
+    groups = {}
+    for steps in EARLY.get(given.profile, ()):
+        for method, runs in pair(given, training__steps=steps).items():
+            groups[steps, method] = runs
+    for method, runs in pair(given).items():
+        groups[runs[0].training.steps, method] = runs
     return groups
 
 
@@ -66,25 +81,23 @@ def adjoints(n: int) -> dict[str, object]:
     }
 
 
-def estimators(given: Parameters, made: dict = ESTIMATORS_SEEDS) -> dict[str, list[SLATERunConfig]]:
+def estimators(given: Parameters) -> dict[str, list[SLATERunConfig]]:
     """Return the runs of ext02: the gradient that is trained with -> runs. All of them iterate."""
-    usual = pair(given, made)
+    usual = pair(given)
     groups = {"unrolled": usual["vanilla"], "one step": usual["IN"]}
     n = usual["IN"][0].model.num_iterations
     for name, adjoint in adjoints(n).items():
         groups[name] = [
             slate(given, "IN", seed, scale=SCALE, model__adjoint=adjoint)
-            for seed in seeds_of(given, made)
+            for seed in seeds_of(given)
         ]
     return groups
 
 
-def estimators_scored(
-    given: Parameters, made: dict = ESTIMATORS_SEEDS
-) -> dict[str, list[RegenerationRunConfig]]:
+def estimators_scored(given: Parameters) -> dict[str, list[RegenerationRunConfig]]:
     """Return ext02's test images, regenerated from their slots and scored with the masks beside:
     the gradient that is trained with -> runs."""
-    trained = estimators(given, made)
+    trained = estimators(given)
     return {name: regenerated(given, group) for name, group in trained.items()}
 
 

@@ -46,7 +46,7 @@ SWEEP_SCALE = "short"  # Figures 5, 6, 12, 13; or None
 
 
 # The numbers of iterations in Fig. 6b, where they are fewer than the paper profile's.
-ITERATIONS = {"smoke": (1, 7), "quick": (1, 7), "cpu": (1, 7, 15)}
+ITERATIONS = {"smoke": (1, 7), "quick": (1, 7), "cpu": (1, 3, 7, 15)}
 
 
 def pair(given: Parameters, scale: str | None) -> dict[str, list[SLATERunConfig]]:
@@ -355,6 +355,7 @@ NOTEBOOKS = {
     "ext03_why_vanilla_fails": extensions.announcers,
     "ext04_when_it_matters": extensions.when_it_matters,
     "ext05_fixed_points": trained_cells,
+    "ext06_learned_queries": extensions.learned_queries,
     "data_gallery": _none,
     "explore_slots": _explored,
     "diagnose_slots": _diagnosed,
@@ -376,6 +377,7 @@ REPLAYED = {
         "ext02_estimators",
         "ext03_why_vanilla_fails",
         "ext04_when_it_matters",
+        "ext06_learned_queries",
         "claims",
     )
 }
@@ -389,6 +391,7 @@ UNJUDGED = (
     "ext03_why_vanilla_fails",
     "ext04_when_it_matters",
     "ext05_fixed_points",
+    "ext06_learned_queries",
 )
 
 

@@ -56,7 +56,6 @@ FLAGSHIP_SEEDS = {"cpu": (0, 1, 2)}
 STACKS_SEEDS = {"cpu": (0, 1, 2)}
 PAIR_SEEDS = {"cpu": (0, 1, 2, 3, 4)}
 SHORT_SEEDS = {"cpu": (0, 1, 2)}
-ESTIMATORS_SEEDS = {"cpu": (0,)}  # of ext02
 
 
 # ---- the optimisation tricks ----

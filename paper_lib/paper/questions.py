@@ -1,10 +1,11 @@
 """The criteria of the notebooks that go beyond the paper: questions of our own, judged as claims.
 
-Two of them, ext01 and ext05, look at the trained cells of runs that other figures show, and train
-nothing. What had been seen of those cells before the criteria were written: Figure 2 had shown
-implicit's, under one, two and eight terms of the series, Broyden and unrolling (cosine and length
-of the gradient, medians over seeds), and Figure 3a the residuals of both methods' iteration. The
-others train. The log has the commits.
+Two of them, ext01 and ext05, look at the trained cells of runs that other figures show; ext05
+trains nothing, and ext01 the first steps of some again, to see cells before the end. What had been
+seen of those cells before the criteria were written: Figure 2 had shown implicit's, under one, two
+and eight terms of the series, Broyden and unrolling (cosine and length of the gradient, medians
+over seeds), and Figure 3a the residuals of both methods' iteration. The others train. The log has
+the commits.
 """
 
 from __future__ import annotations
@@ -48,6 +49,16 @@ G4_EXISTS = Claim(
 # (Spearman's, over all scenes of all cells that have a fixed point) is largest; it is called an
 # announcement if that correlation is above this.
 G5_ANNOUNCES = 0.7
+
+# Along training: of the runs whose cells are kept at several steps (`extensions.along`).
+G6_ALONG = Claim(
+    number="G6",
+    words="{method}: one step moves away from the exact gradient as training goes on",
+    statistic="relative error of the one-step gradient after n iterations, median over scenes: "
+    "after the last step / after the first at which cells are kept",
+    above=1.25,
+    ratio=True,
+)
 
 # ---- ext05: which fixed points there are ----
 # From many initial slots of one scene; a seed's value is the mean over its scenes.
