@@ -16,14 +16,14 @@ FIGURES = dict.fromkeys(figures.NOTEBOOKS, [""]) | {
     "fig04_qualitative": ["clevr", "shapestacks"],
     "fig07_property_prediction": ["", "test_time", "scenes"],
     "fig08_segmentation_masks": ["", "training"],
-    "ext01_gradient_fidelity": ["", "when"],
+    "ext01_gradient_fidelity": ["", "when", "along"],
     "data_gallery": ["", "statistics"],
     "diagnose_slots": ["", "residuals"],
 }
 TABLES = dict.fromkeys(figures.NOTEBOOKS, ["", "claims"]) | {
     "fig02_one_line": [""],
     "fig08_segmentation_masks": ["", "test_time", "spread", "claims"],
-    "ext01_gradient_fidelity": ["", "cells", "claims"],
+    "ext01_gradient_fidelity": ["", "cells", "along", "claims"],
     "data_gallery": ["properties", "sources"],
     "claims": [""],
     "explore_slots": [],

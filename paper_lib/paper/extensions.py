@@ -50,9 +50,9 @@ EARLY = {"smoke": (2,), "cpu": (500, 1_000, 2_000)}
 
 def along(given: Parameters) -> dict[tuple[int, str], list[SLATERunConfig]]:
     """Return the runs that end at different steps of one and the same training, for their cells:
-    (steps, method) -> runs."""
+    (steps, method) -> runs. With steps that are overridden there is their end alone."""
     groups = {}
-    for steps in EARLY.get(given.profile, ()):
+    for steps in () if "training.steps" in given.overrides else EARLY.get(given.profile, ()):
         for method, runs in pair(given, training__steps=steps).items():
             groups[steps, method] = runs
     for method, runs in pair(given).items():

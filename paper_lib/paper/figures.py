@@ -306,6 +306,10 @@ def _solvers_and_cost(given: Parameters) -> dict:
     return {**solvers(given), "cost": {"cost": [solver_cost(given)]}}
 
 
+def _cells_along_training(given: Parameters) -> dict:
+    return {"along": extensions.along(given), **trained_cells(given)}
+
+
 def _estimators_and_cost(given: Parameters) -> dict:
     return {
         "trained": extensions.estimators(given),
@@ -350,7 +354,7 @@ NOTEBOOKS = {
     "fig09_10_decompositions": vanilla_and_implicit,
     "fig12_13_no_clipping": no_clipping,
     "bfloat16": precisions,
-    "ext01_gradient_fidelity": trained_cells,
+    "ext01_gradient_fidelity": _cells_along_training,
     "ext02_estimators": _estimators_and_cost,
     "ext03_why_vanilla_fails": extensions.announcers,
     "ext04_when_it_matters": extensions.when_it_matters,
