@@ -73,6 +73,18 @@ def test_what_it_says_of_tuning_is_what_the_tables_hold():
     assert f"its cross entropy is {claims.loc['M2', 'mean']} of unrolling's" in page
 
 
+def test_what_it_says_of_learned_slots_is_what_the_table_holds():
+    path = ROOT / "results/cpu/tables/ext06_learned_queries.csv"
+    rows = pd.read_csv(path).set_index(["initial slots", "gradient"])
+    page = (ROOT / "docs/practice.md").read_text()
+    (line,) = [line for line in page.splitlines() if "the initial slots are learned" in line]
+    for column in ("cross entropy", "largest gradient"):
+        means = rows[column].str.split(" ").str[0].astype(float)
+        for at in (("drawn", "vanilla"), ("learned", "vanilla"), ("learned", "straight-through")):
+            if column == "cross entropy" or at[1] == "vanilla":
+                assert f"{means[at]:,g}" in line, (at, column)
+
+
 def test_what_it_says_of_alarms_is_what_the_table_counts():
     """Before how many of vanilla's failures each candidate tells, and how often it is wrong."""
     table = pd.read_csv(ROOT / "results/cpu/tables/ext03_why_vanilla_fails.csv", dtype=str)
