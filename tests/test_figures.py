@@ -121,11 +121,6 @@ def test_pairs_differ_in_nothing_but_the_variant(profile):
                 assert changed == ({"model.variant"} if method != "IN" else set())
 
 
-def made(profile, usual):
-    """Return the seeds of a sweep: where results are committed, those that have been made."""
-    return profiles.SHORT_SEEDS.get(profile, usual)
-
-
 @every_profile
 def test_each_removal_removes_one_trick(profile):
     given = GIVEN[profile]
@@ -134,7 +129,7 @@ def test_each_removal_removes_one_trick(profile):
     assert set(groups) == {(method, what) for method in ("vanilla", "IN") for what in removals}
     for (method, what), configs in groups.items():
         whole = groups[method, "nothing"]
-        assert seeds_of(configs) == seeds_of(whole) == made(profile, given.swept_seeds)
+        assert seeds_of(configs) == seeds_of(whole) == given.seeds
         for config, other in zip(configs, whole):
             assert config.model.variant == method
             if what != "nothing":
@@ -203,7 +198,7 @@ def test_solvers(profile):
         if name in pair:
             assert configs == pair[name]
         else:
-            assert seeds_of(configs) == made(profile, given.swept_seeds)
+            assert seeds_of(configs) == given.seeds
 
 
 def solved(profile):
@@ -400,7 +395,7 @@ def test_the_set_predictors_differ_in_method_and_iterations(profile):
     assert set(groups) >= {("vanilla", 1), ("vanilla", 3), ("IN", 3), ("IN", 7)}
     assert max(n for method, n in groups if method == "IN") > 7
     for (method, n), configs in groups.items():
-        assert seeds_of(configs) == made(profile, given.swept_seeds)
+        assert seeds_of(configs) == given.seeds
         for config, other in paired(configs, groups["IN", 3]):
             assert config.model.variant == method
             assert config.model.num_iterations == n
@@ -635,7 +630,7 @@ def trained(group):
 @pytest.mark.parametrize("seeds, expected", [([4, 1], (4, 1)), (7, (7,)), ((0,), (0,))])
 def test_given_seeds_are_those_of_every_run(profile, seeds, expected):
     given = parameters.check(profile, seeds)
-    assert given.seeds == given.swept_seeds == expected
+    assert given.seeds == expected
     for notebook in with_seeds():
         for group in lists(notebook(given)):
             if trained(group):
@@ -643,45 +638,25 @@ def test_given_seeds_are_those_of_every_run(profile, seeds, expected):
 
 
 def with_seeds():
-    """What notebooks show; but the models to explore and to diagnose, which are the first seeds."""
+    """What notebooks show, but the models to explore and to diagnose, which are the first seeds."""
     fewer = (figures._explored, figures._diagnosed)
     return [notebook for notebook in NOTEBOOKS.values() if notebook not in fewer]
 
 
-def own_seeds(profile):
-    """The seeds of the pair that most figures compare, and those of the rest."""
-    own = {"cpu": ((0, 1, 2), (0,)), "gpu": ((0, 1, 2),) * 2, "paper": ((0, 1, 2, 3),) * 2}
-    return own.get(profile, ((0,), (0,)))
-
-
 @every_profile
 def test_the_profiles_own_seeds(profile):
-    """As many for all; where results are committed, those of each scale."""
+    """As many for all runs but the longest pair's, of which the cpu scale has more."""
     given = GIVEN[profile]
-    of_pair, of_rest = own_seeds(profile)
-    assert (given.seeds, given.swept_seeds) == (of_pair, of_rest)
-    pair = set(every_config(figures.precisions(given)))  # the pair, and the same in bfloat16
-    seen = set()
+    assert given.seeds == {"smoke": (0,), "quick": (0,), "paper": (0, 1, 2, 3)}.get(
+        profile, (0, 1, 2)
+    )
+    longest = list(figures.pair_of_sweeps(given).values())
     for notebook in with_seeds():
         for group in map(trained, lists(notebook(given))):
-            slates = {getattr(config, "slate", config) for config in group}
-            if group and profile == "cpu" and group[0].kind in ("set_prediction", "autoencoder"):
-                assert seeds_of(group) == profiles.SHORT_SEEDS["cpu"]
-            elif group and profile == "cpu" and {c.data.view for c in slates} == {"close"}:
-                made_of = {
-                    8_000: profiles.FLAGSHIP_SEEDS,
-                    10_000: profiles.PAIR_SEEDS,
-                    4_000: profiles.SHORT_SEEDS,
-                }
-                (steps,) = {config.training.steps for config in slates}
-                (data,) = {config.data.name for config in slates}
-                stacks = data == "shapestacks"
-                made = profiles.STACKS_SEEDS if stacks else made_of[steps]
-                assert seeds_of(group) == made["cpu"]
-            elif group:
-                assert seeds_of(group) == (of_pair if slates <= pair else of_rest)
-                seen.add(seeds_of(group))
-    assert seen == {of_pair}, "no figure shows one seed where others show several"
+            if group and (profile != "cpu" or group not in longest):
+                assert seeds_of(group) == given.seeds
+    for group in longest:
+        assert seeds_of(group) == ((0, 1, 2, 3, 4) if profile == "cpu" else given.seeds)
 
 
 # ---- overrides ----

@@ -20,7 +20,7 @@ from paper_lib.fixed_point import (
 from paper_lib.paper.complexity import ComplexityRunConfig
 from paper_lib.paper.locatello import idspn, set_prediction
 from paper_lib.paper.parameters import Parameters
-from paper_lib.paper.profiles import SHORT_SEEDS, complexity, regenerated, slate
+from paper_lib.paper.profiles import complexity, regenerated, slate
 from paper_lib.paper.regeneration import RegenerationRunConfig
 from paper_lib.training.set_prediction import SetPredictionRunConfig
 from paper_lib.training.slate import SLATERunConfig
@@ -29,17 +29,12 @@ METHODS = ("vanilla", "IN")
 SCALE = "short"
 
 
-def seeds_of(given: Parameters) -> tuple[int, ...]:
-    """Return the sweeps' seeds, of which a profile with committed results has its own."""
-    return given.swept_seeds if given.custom else SHORT_SEEDS.get(given.profile, given.swept_seeds)
-
-
 def pair(given: Parameters, **changes) -> dict[str, list[SLATERunConfig]]:
     """Return vanilla and implicit with changes: method -> runs."""
     groups = {}
     for method in METHODS:
         groups[method] = [
-            slate(given, method, seed, scale=SCALE, **changes) for seed in seeds_of(given)
+            slate(given, method, seed, scale=SCALE, **changes) for seed in given.seeds
         ]
     return groups
 
@@ -88,8 +83,7 @@ def estimators(given: Parameters) -> dict[str, list[SLATERunConfig]]:
     n = usual["IN"][0].model.num_iterations
     for name, adjoint in adjoints(n).items():
         groups[name] = [
-            slate(given, "IN", seed, scale=SCALE, model__adjoint=adjoint)
-            for seed in seeds_of(given)
+            slate(given, "IN", seed, scale=SCALE, model__adjoint=adjoint) for seed in given.seeds
         ]
     return groups
 
@@ -233,7 +227,7 @@ def set_predictors(given: Parameters) -> dict[tuple[str, str], list[SetPredictio
     groups = {}
     for method in METHODS:
         groups["slots", method] = [
-            set_prediction(given, method, seed, model__num_iterations=3) for seed in seeds_of(given)
+            set_prediction(given, method, seed, model__num_iterations=3) for seed in given.seeds
         ]
     for method in METHODS:
         groups["iDSPN", method] = [idspn(given, method, seed) for seed in given.seeds]
@@ -247,4 +241,4 @@ def cells_and_predictors(given: Parameters) -> dict[str, dict]:
 
 def _trained(given: Parameters, gradient: str, **changes) -> list[SLATERunConfig]:
     variant, own = GRADIENTS[gradient]
-    return [slate(given, variant, seed, scale=SCALE, **own, **changes) for seed in seeds_of(given)]
+    return [slate(given, variant, seed, scale=SCALE, **own, **changes) for seed in given.seeds]

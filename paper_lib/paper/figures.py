@@ -16,11 +16,8 @@ from paper_lib.paper.locatello import PREDICTORS, autoencoder, set_prediction
 from paper_lib.paper.parameters import Parameters
 from paper_lib.paper.profiles import (
     COMMITTED,
-    FLAGSHIP_SEEDS,
     ITERATIONS_STEPS,
     PAIR_SEEDS,
-    SHORT_SEEDS,
-    STACKS_SEEDS,
     complexity,
     data_sets,
     has_tricks,
@@ -50,20 +47,13 @@ ITERATIONS = {"smoke": (1, 7), "quick": (1, 7), "cpu": (1, 3, 7, 15)}
 
 
 def pair(given: Parameters, scale: str | None) -> dict[str, list[SLATERunConfig]]:
-    """Return vanilla and implicit at a scale: method -> runs, of the seeds that have been made."""
-    seeds = _seeds(given, _MADE.get(scale), given.seeds)
+    """Return vanilla and implicit at a scale: method -> runs."""
+    more = scale == "sweep" and not given.custom
+    seeds = PAIR_SEEDS.get(given.profile, given.seeds) if more else given.seeds
     groups = {}
     for method in METHODS:
         groups[method] = [slate(given, method, seed, scale=scale) for seed in seeds]
     return groups
-
-
-_MADE = {"flagship": FLAGSHIP_SEEDS, "sweep": PAIR_SEEDS, "short": SHORT_SEEDS}
-
-
-def _seeds(given: Parameters, made: dict | None, usual: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the seeds that have been made, of a profile's scale that says so; else the usual."""
-    return usual if given.custom or made is None else made.get(given.profile, usual)
 
 
 def vanilla_and_implicit(given: Parameters) -> dict[str, list[SLATERunConfig]]:
@@ -81,13 +71,9 @@ def swept_pair(given: Parameters) -> dict[str, list[SLATERunConfig]]:
     return pair(given, SWEEP_SCALE)
 
 
-def _swept_seeds(given: Parameters) -> tuple[int, ...]:
-    return _seeds(given, _MADE.get(SWEEP_SCALE), given.swept_seeds)
-
-
 def flagship(given: Parameters) -> dict[str, list[RegenerationRunConfig]]:
     """Return the pair at the profile's largest scale, and its test images regenerated from their
-    slots: method -> runs. Of the committed results these are the seeds that have been made."""
+    slots: method -> runs."""
     trained = pair(given, "flagship")
     return {method: regenerated(given, group) for method, group in trained.items()}
 
@@ -100,7 +86,7 @@ def solvers(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
     ours, in both places and forward alone. The committed results have Broyden stopped by the whole
     batch's residual too, as the authors' code does.
     """
-    usual, seeds = pair(given, SOLVERS_SCALE), _solvers_seeds(given)
+    usual, seeds = pair(given, SOLVERS_SCALE), given.seeds
     committed = given.profile in COMMITTED and SOLVERS_SCALE
     plain = {}
     for name in PAPERS_VARIANTS if committed else ALL_VARIANTS:
@@ -115,10 +101,6 @@ def solvers(given: Parameters) -> dict[str, dict[str, list[SLATERunConfig]]]:
     for name in PAPERS_VARIANTS:
         tricked[name] = [with_tricks(given, name, seed, SOLVERS_SCALE) for seed in seeds]
     return {"without the tricks": plain, "with all tricks": tricked}
-
-
-def _solvers_seeds(given: Parameters) -> tuple[int, ...]:
-    return _seeds(given, _MADE.get(SOLVERS_SCALE), given.swept_seeds)
 
 
 def solver_cost(given: Parameters) -> ComplexityRunConfig:
@@ -146,8 +128,7 @@ def tricks(given: Parameters) -> dict[tuple[str, str], list[SLATERunConfig]]:
     for removed, changes in removals.items():
         for method in METHODS:
             groups[method, removed] = [
-                with_tricks(given, method, seed, SWEEP_SCALE, **changes)
-                for seed in _swept_seeds(given)
+                with_tricks(given, method, seed, SWEEP_SCALE, **changes) for seed in given.seeds
             ]
     return groups
 
@@ -193,7 +174,7 @@ def iterations(given: Parameters) -> dict[tuple[str, int], list[SLATERunConfig]]
             steps = None if shared or SWEEP_SCALE else ITERATIONS_STEPS.get(given.profile)
             groups[method, n] = [
                 slate(given, method, seed, steps, SWEEP_SCALE, model__num_iterations=n)
-                for seed in _swept_seeds(given)
+                for seed in given.seeds
             ]
     return groups
 
@@ -225,12 +206,10 @@ def generalisation(
         larger = {"data__size": size, "model__image_size": size}
     groups = {}
     for name, changes in data_sets(given, PAIR_SCALE).items():
-        clevr = name == "CLEVR-Mirror"
-        made = _MADE.get(PAIR_SCALE) if clevr else STACKS_SEEDS
-        seeds = _seeds(given, made, given.seeds if clevr else given.swept_seeds)
         for method in METHODS:
             groups[name, method] = [
-                slate(given, method, seed, scale=PAIR_SCALE, **changes, **larger) for seed in seeds
+                slate(given, method, seed, scale=PAIR_SCALE, **changes, **larger)
+                for seed in given.seeds
             ]
     return groups
 
@@ -268,8 +247,7 @@ def regeneration(
 def segmentation(given: Parameters) -> dict[str, list[AutoencoderRunConfig]]:
     """Return the runs of Fig. 8: method -> runs."""
     return {
-        method: [autoencoder(given, method, seed) for seed in extensions.seeds_of(given)]
-        for method in METHODS
+        method: [autoencoder(given, method, seed) for seed in given.seeds] for method in METHODS
     }
 
 
@@ -278,8 +256,7 @@ def property_prediction(given: Parameters) -> dict[tuple[str, int], list[SetPred
     groups = {}
     for method, n in PREDICTORS:
         groups[method, n] = [
-            set_prediction(given, method, seed, model__num_iterations=n)
-            for seed in extensions.seeds_of(given)
+            set_prediction(given, method, seed, model__num_iterations=n) for seed in given.seeds
         ]
     return groups
 

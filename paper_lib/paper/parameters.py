@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from paper_lib.data import DOORS
-from paper_lib.paper.profiles import COMMITTED, PROFILES, SEEDS, SWEPT_SEEDS
+from paper_lib.paper.profiles import COMMITTED, PAIR_SEEDS, PROFILES, SEEDS
 
 KEPT_SCENES = 24  # test scenes that are at hand without their data set
 
@@ -27,14 +27,12 @@ OPTIONAL = ("items",)  # may be None, which takes the profile's own
 class Parameters:
     """What a notebook's parameters ask for; see `check`.
 
-    seeds        those of the pair that most figures compare, `figures.vanilla_and_implicit`
-    swept_seeds  those of every other run
+    seeds        those of every run, but of the pair that is trained longest; see `figures.pair`
     custom       whether figures and tables are kept apart from the profile's own
     """
 
     profile: str
     seeds: tuple[int, ...]
-    swept_seeds: tuple[int, ...]
     device: str
     if_missing: str
     overrides: dict
@@ -58,8 +56,8 @@ def check(
     """Check a notebook's parameters. Raises ValueError with the remedy where they make no sense.
 
     profile     smoke, quick, cpu, gpu or paper: see `profiles.PROFILES`
-    seeds       a seed or a list of seeds; None takes the profile's own: at the cpu scale three for
-                the pair that most figures compare, and one for the rest
+    seeds       a seed or a list of seeds; None takes the profile's own: at the cpu scale three, and
+                five for the pair that is trained longest
     device      "cpu", "cuda", "cuda:1", ...
     if_missing  what to do about a run without results: "error" says how to get it, "train" trains
                 it; None: "error" for profiles whose results are committed, "train" for the others
@@ -72,8 +70,9 @@ def check(
     """
     if not isinstance(profile, str) or profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
-    usual_seeds = SEEDS[profile], SWEPT_SEEDS[profile]
-    chosen_seeds = usual_seeds if seeds is None else (_seeds(seeds), _seeds(seeds))
+    chosen_seeds = SEEDS[profile] if seeds is None else _seeds(seeds)
+    # the same for every run is not what a profile does that has more for one pair
+    other_seeds = seeds is not None and (chosen_seeds != SEEDS[profile] or profile in PAIR_SEEDS)
     _check_device(device)
     if if_missing is None:
         if_missing = "error" if profile in COMMITTED else "train"
@@ -95,12 +94,11 @@ def check(
         _check_own(name, value)
     return Parameters(
         profile=profile,
-        seeds=chosen_seeds[0],
-        swept_seeds=chosen_seeds[1],
+        seeds=chosen_seeds,
         device=device,
         if_missing=if_missing,
         overrides=overrides,
-        custom=custom or bool(overrides) or chosen_seeds != usual_seeds,
+        custom=custom or bool(overrides) or other_seeds,
     )
 
 

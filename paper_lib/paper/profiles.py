@@ -48,14 +48,8 @@ SEEDS = {
     "gpu": (0, 1, 2),
     "paper": (0, 1, 2, 3),
 }
-SWEPT_SEEDS = SEEDS | {"cpu": (0,)}
-
-# Seeds that have been made where results are committed: of the flagship, of it on ShapeStacks, of
-# the pair that is trained longest, and of what is trained in many ways.
-FLAGSHIP_SEEDS = {"cpu": (0, 1, 2)}
-STACKS_SEEDS = {"cpu": (0, 1, 2)}
+# Those of the pair that is trained longest, where they are others.
 PAIR_SEEDS = {"cpu": (0, 1, 2, 3, 4)}
-SHORT_SEEDS = {"cpu": (0, 1, 2)}
 
 
 # ---- the optimisation tricks ----
