@@ -74,6 +74,15 @@ def test_what_it_says_of_tuning_is_what_the_tables_hold():
     assert f"its cross entropy is {claims.loc['M2', 'mean']} of unrolling's" in page
 
 
+def test_what_it_says_of_training_is_what_the_table_holds():
+    path = ROOT / "results/cpu/tables/ext01_gradient_fidelity_along.csv"
+    rows = pd.read_csv(path).query("cells == 'implicit (IN)'").set_index("steps")
+    errors = rows["one step (Neumann, 1 term)"].str.split(" ").str[0].astype(float)
+    page = " ".join((ROOT / "docs/practice.md").read_text().split())
+    first, last = f"{errors.iloc[0]:.2f}", f"{errors.iloc[-1]:.2f}"
+    assert f"from {first} after 500 steps to {last} after 4,000" in page
+
+
 def test_what_it_says_of_learned_slots_is_what_the_table_holds():
     path = ROOT / "results/cpu/tables/ext06_learned_queries.csv"
     rows = pd.read_csv(path).set_index(["initial slots", "gradient"])
